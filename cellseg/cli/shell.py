@@ -1,0 +1,94 @@
+"""How every command starts, fails and ends: version, exit status, one message, no traceback.
+
+What a command does lives in its own module; parsing is click's.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import click
+
+from cellseg import __version__
+from pipelines.errors import InputError
+
+OK, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def entry(command: click.Command) -> Callable[[], None]:
+    """Console-script function for a click command.
+
+    Exit status: 0 success; 2 wrong argument or input, with one message; 1 internal fault, with a traceback to send
+    to the authors; 130 Ctrl-C.
+    """
+    command = click.version_option(__version__, prog_name=command.name)(command)
+
+    def main() -> None:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        sys.exit(run(command))
+
+    return main
+
+
+def run(command: click.Command, arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status (see `entry`); messages go to stderr."""
+    try:
+        return command.main(args=arguments, standalone_mode=False) or OK
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(f"{command.name}: interrupted. Nothing unfinished was left under a final name.", err=True)
+        return INTERRUPTED
+    except (InputError, OSError) as error:
+        click.echo(f"{command.name}: {message(error)}", err=True)
+        return BAD_INPUT
+    except Exception:
+        traceback.print_exc()
+        click.echo(f"{command.name}: internal fault; the lines above say where. Please report them.", err=True)
+        return FAULT
+
+
+def progress(label: str):
+    """(items, total) -> the same items, with a bar on stderr if that is a terminal."""
+
+    def wrap(items, total):
+        from tqdm import tqdm
+
+        return tqdm(items, total=total, desc=label, disable=None, leave=False)
+
+    return wrap
+
+
+def quiet_tensorflow() -> None:
+    """Import TensorFlow without its start-up messages, which no setting silences; nothing where it is missing."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            import tensorflow
+
+            tensorflow.config.list_physical_devices("GPU")
+    except ImportError:
+        pass  # the chosen backend says what it lacks
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def say(text: str) -> None:
+    """Tell which step is going on: on stderr, and only on a terminal."""
+    if sys.stderr.isatty():
+        click.echo(text, err=True)
+
+
+def message(error: Exception) -> str:
+    """The text of an error for a user: an OSError names its file."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}."
+    return str(error)

@@ -1,0 +1,1 @@
+"""From microscopy files to training batches; never Keras models (those live in `cellseg`)."""
