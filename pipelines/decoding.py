@@ -1,0 +1,283 @@
+"""What is inside an image file: pixels, number of pages and pixel size of TIFF, PNG, BMP and JPEG, damage found.
+
+Dtypes, labels, writing and contrast are the work of `pipelines.images`, through which everything else reads files.
+"""
+
+import contextlib
+import io
+import logging
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import Image
+
+from pipelines.errors import InputError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_GREY, PNG_PALETTE, PNG_GREY_ALPHA = 0, 3, 4
+ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
+# Coarser "spacings" are printer resolutions (300 dpi = 84.7 um) that an editor wrote, not microscopes.
+COARSEST_SPACING_UM = 50.0
+MICROMETRES = {"um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
+MICROMETRES |= {"pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+# Bytes of a value by TIFF data type.
+TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+Series = tifffile.TiffPageSeries
+
+
+def decode(path: Path, *, labels: bool, page: int | None = None) -> np.ndarray:
+    """Pages of a file, (N, H, W, C) in the file's dtype; with `page`, that one alone (N = 1).
+
+    Args:
+        path: File with one of IMAGE_SUFFIXES.
+        labels: Give stored numbers: palette indices instead of colours, no inversion of "0 is white", and no JPEG.
+        page: Number of the page, from 0.
+
+    Raises:
+        FileNotFoundError, InputError: As `pipelines.images.read_pages`.
+    """
+    if _checked_suffix(path) in TIFF_SUFFIXES:
+        with _open_tiff(path) as (tif, series):
+            return _tiff_pages(tif, series, path, labels=labels, page=page)
+    if page not in (None, 0):
+        raise InputError(f"{path} has one page; page {page} was asked for (counted from 0).")
+    with _damage_reported(path):
+        return _decode_bytes(path, labels=labels)[np.newaxis]
+
+
+def count_pages(path: Path | str) -> int:
+    """Number of pages of an image file, from its header; 1 for everything but TIFF."""
+    path = Path(path)
+    if _checked_suffix(path) not in TIFF_SUFFIXES:
+        return 1
+    with _open_tiff(path) as (_, series):
+        return sum(_num_pages(one) for one in series)
+
+
+def read_spacing_um(path: Path | str) -> tuple[float, float] | None:
+    """(row, column) pixel size in micrometres from OME-XML, ImageJ or centimetre tags; None where it is not known."""
+    path = Path(path)
+    if _checked_suffix(path) not in TIFF_SUFFIXES:
+        return None
+    with _open_tiff(path) as (tif, _):
+        spacing = _ome_spacing(tif.ome_metadata) if tif.ome_metadata else _tag_spacing(tif)
+    if spacing is None or not all(0 < side <= COARSEST_SPACING_UM for side in spacing):
+        return None
+    return spacing
+
+
+def _checked_suffix(path: Path) -> str:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}. An image was looked for there.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; an image file was expected.")
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise InputError(f"{path} is not of a known image type. Known: {', '.join(IMAGE_SUFFIXES)}.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes). Copy it again from where it came.")
+    return path.suffix.lower()
+
+
+def _damaged(path: Path, reason: object) -> InputError:
+    return InputError(
+        f"{path} is damaged or cut short: {reason}. Copy it again from where it came; if it opens elsewhere, "
+        "save it there as an uncompressed TIFF."
+    )
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder throws into one InputError, and keep its log of this thread silent meanwhile."""
+    thread = threading.get_ident()
+    logger = logging.getLogger("tifffile")
+
+    def of_other_threads(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(of_other_threads)
+    try:
+        yield
+    except (InputError, FileNotFoundError, PermissionError, MemoryError):
+        raise
+    # Decoders raise some ten types for broken data: TiffFileError, struct.error, zlib.error, ValueError, KeyError...
+    except Exception as error:
+        raise _damaged(path, f"{type(error).__name__}, {str(error).rstrip('.')}") from error
+    finally:
+        logger.removeFilter(of_other_threads)
+
+
+@contextlib.contextmanager
+def _open_tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[Series]]]:
+    """A TIFF whose every byte is there, and its series of full-size images."""
+    with _damage_reported(path), tifffile.TiffFile(path) as tif:
+        _check_whole(tif, path)
+        series = [one for one in tif.series if not one.keyframe.is_reduced]
+        if not series:
+            raise _damaged(path, "it holds no image")
+        for kind in ("ome", "imagej", "shaped"):
+            # tifffile falls back to single pages when the description promises more than the file holds.
+            if getattr(tif, f"is_{kind}") and series[0].kind != kind:
+                raise _damaged(path, f"its {kind} description does not fit its content")
+            if getattr(tif, f"is_{kind}"):
+                break
+        if any(page is None for one in series for page in one):
+            raise InputError(f"{path} describes images that lie in other files. Save it as one plain TIFF.")
+        if any({"Y", "X"} - set(one.axes) for one in series):
+            raise InputError(f"{path}: its axes are {series[0].axes}; rows (Y) and columns (X) were expected.")
+        yield tif, series
+
+
+def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
+    # tifffile passes over a tag that is not all there (OME axes among them), gives zeros for a strip that is not
+    # there, and ends the list of pages where it cannot follow it.
+    size = tif.filehandle.size
+    for index, page in enumerate(tif.pages):
+        if _end_of_tags(tif, page.offset) > size:
+            raise _damaged(path, f"the header of page {index} is not all in the file")
+        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+        if not segments or any(count == 0 or offset + count > size for offset, count in segments):
+            raise _damaged(path, f"the pixels of page {index} are not all in the file")
+    tif.filehandle.seek(tif.pages.next_page_offset or 0)
+    pointer = tif.filehandle.read(tif.tiff.offsetsize)
+    if len(pointer) < tif.tiff.offsetsize or any(pointer):
+        raise _damaged(path, f"the file ends after page {len(tif.pages) - 1}, but there should be more")
+
+
+def _end_of_tags(tif: tifffile.TiffFile, offset: int) -> int:
+    """End of the last tag value that the page header at `offset` points to."""
+    file, layout = tif.filehandle, tif.tiff
+    entry = struct.Struct(layout.byteorder + ("HHQQ" if layout.is_bigtiff else "HHII"))
+    file.seek(offset)
+    (number,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    end = 0
+    for _, kind, count, place in entry.iter_unpack(file.read(number * entry.size)):
+        length = count * TAG_SIZES.get(kind, 0)
+        if length > layout.tagoffsetthreshold:
+            end = max(end, place + length)
+    return end
+
+
+def _num_pages(series: Series) -> int:
+    return int(np.prod([n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXCS"], dtype=int))
+
+
+def _tiff_pages(
+    tif: tifffile.TiffFile, series: list[Series], path: Path, *, labels: bool, page: int | None
+) -> np.ndarray:
+    counts = [_num_pages(one) for one in series]
+    if page is None:
+        parts = [_plain(_arranged(one.asarray(), one.axes), tif, one, labels=labels) for one in series]
+        if len({part.shape[1:] for part in parts}) > 1:
+            sizes = ", ".join("x".join(map(str, part.shape[1:3])) for part in parts[:4])
+            raise InputError(f"{path} holds pages of different sizes ({sizes}, ...). Save them as separate files.")
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+    if not 0 <= page < sum(counts):
+        raise InputError(f"{path} has {sum(counts)} pages; page {page} was asked for (counted from 0).")
+    which = int(np.searchsorted(np.cumsum(counts), page, side="right"))
+    one, inside = series[which], page - sum(counts[:which])
+    single = one[inside] if len(one) == counts[which] else None
+    if single is not None:
+        array = _arranged(single.asarray(), single.axes)
+    else:
+        array = _arranged(one.asarray(), one.axes)[inside : inside + 1]
+    return _plain(array, tif, one, labels=labels)
+
+
+def _arranged(array: np.ndarray, axes: str) -> np.ndarray:
+    """(N, H, W, C): C and S are channels, every other axis but Y and X counts pages."""
+    kinds = ["CS" if axis in "CS" else axis if axis in "YX" else "page" for axis in axes]
+    order = [i for kind in ("page", "Y", "X", "CS") for i, one in enumerate(kinds) if one == kind]
+    rows, columns = array.shape[axes.index("Y")], array.shape[axes.index("X")]
+    channels = int(np.prod([n for n, kind in zip(array.shape, kinds, strict=True) if kind == "CS"], dtype=int))
+    return array.transpose(order).reshape(-1, rows, columns, channels)
+
+
+def _plain(pages: np.ndarray, tif: tifffile.TiffFile, series: Series, *, labels: bool) -> np.ndarray:
+    """Pages without alpha, palette, bool and "0 is white"."""
+    page = series.keyframe
+    alpha = sum(sample in ALPHA for sample in page.extrasamples)
+    if alpha and pages.shape[-1] == page.samplesperpixel:
+        pages = pages[..., :-alpha]
+    # In ImageJ files palette and inversion are how the picture is shown; the numbers are the measurement.
+    stored = labels or tif.is_imagej
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None and not stored:
+        pages = (page.colormap >> 8).astype(np.uint8).T[pages[..., 0]]
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and not stored:
+        pages = ~pages if pages.dtype == bool else np.subtract(2**page.bitspersample - 1, pages, dtype=pages.dtype)
+    return pages.astype(np.uint8) * 255 if pages.dtype == bool else pages
+
+
+def _ome_spacing(text: str) -> tuple[float, float] | None:
+    with contextlib.suppress(ElementTree.ParseError, ValueError, KeyError):
+        pixels = next(one for one in ElementTree.fromstring(text).iter() if one.tag.endswith("}Pixels"))
+        rows, columns = (
+            float(pixels.attrib[f"PhysicalSize{axis}"]) * MICROMETRES[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
+            for axis in "YX"
+        )
+        return rows, columns
+    return None
+
+
+def _tag_spacing(tif: tifffile.TiffFile) -> tuple[float, float] | None:
+    page = tif.pages.first
+    columns, rows = page.get_resolution()
+    unit = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+    if not unit and page.resolutionunit == tifffile.RESUNIT.CENTIMETER:
+        unit = "cm"
+    if unit not in MICROMETRES or not rows or not columns:
+        return None
+    return MICROMETRES[unit] / rows, MICROMETRES[unit] / columns
+
+
+def _decode_bytes(path: Path, *, labels: bool) -> np.ndarray:
+    """(H, W, C) of a PNG, BMP or JPEG, whatever its suffix says."""
+    data = path.read_bytes()
+    if data.startswith(PNG_SIGNATURE):
+        bits, colour = _check_png(data, path)
+        if not (labels and colour == PNG_PALETTE):
+            return _decode_png(data, bits, colour, path, labels=labels)
+    # OpenCV alone decodes 16-bit colour; Pillow alone gives palette indices, and finds damage without printing.
+    with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "JPEG")) as picture:
+        if labels and picture.format == "JPEG":
+            raise InputError(f"{path}: JPEG changes label ids when it is saved. Export the labels as TIFF or PNG.")
+        plain = labels or picture.mode in ("1", "L", "RGB")
+        image = np.array(picture if plain else picture.convert("RGB"))
+    image = image.astype(np.uint8) * 255 if image.dtype == bool else image
+    return image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
+
+
+def _decode_png(data: bytes, bits: int, colour: int, path: Path, *, labels: bool) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise _damaged(path, "OpenCV cannot decode it")
+    image = image[..., np.newaxis] if image.ndim == 2 else image[..., 2::-1]
+    if colour not in (PNG_GREY, PNG_GREY_ALPHA):
+        return image
+    # OpenCV spreads 2 and 4 bits over 0 to 255.
+    return image[..., :1] // (255 // (2**bits - 1)) if labels and bits in (2, 4) else image[..., :1]
+
+
+def _check_png(data: bytes, path: Path) -> tuple[int, int]:
+    """Bit depth and colour type, after every chunk's checksum was found right: libpng fills up with grey instead."""
+    position = len(PNG_SIGNATURE)
+    while True:
+        header = data[position : position + 8]
+        if len(header) < 8:
+            raise _damaged(path, "the end of the PNG is missing")
+        length, kind = struct.unpack(">I4s", header)
+        body = data[position + 4 : position + 8 + length]
+        if data[position + 8 + length : position + 12 + length] != struct.pack(">I", zlib.crc32(body)):
+            raise _damaged(path, f"the checksum of the PNG chunk at byte {position} is wrong")
+        if kind == b"IEND":
+            return data[24], data[25]
+        position += 12 + length

@@ -1,0 +1,100 @@
+"""Files and folders that appear whole or not at all, and their checksums.
+
+Image formats live in `pipelines.images`, shard formats in `pipelines.shards`.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.errors import InputError
+
+PARTIAL = ".partial"
+
+
+@contextlib.contextmanager
+def whole_file(path: Path | str) -> Iterator[Path]:
+    """Give a temporary name beside `path`; on success move it to `path`, on any error remove it.
+
+    Args:
+        path: Final name. Its folder is created if missing; an existing file is replaced in one step.
+
+    Yields:
+        The temporary name, with the same suffix, for the caller to write.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}{PARTIAL}-{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `path`; on success move it to `path`, on any error remove it.
+
+    Args:
+        path: Final name.
+        marker: File that every folder of this kind holds. Only a folder with this file, or an empty one, is
+            ever replaced: `--overwrite` with a wrong path must not delete somebody's data.
+        overwrite: Replace an existing folder of this kind. Its old content is there until the new one is whole.
+
+    Yields:
+        The temporary folder, empty.
+
+    Raises:
+        InputError: `path` exists and may not be replaced.
+    """
+    path = Path(path)
+    check_free(path, marker=marker, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}{PARTIAL}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        old = path.with_name(f".{path.name}.old-{os.getpid()}")
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(path: Path | str, *, marker: str, overwrite: bool = False) -> None:
+    """Raise InputError if `path` exists and may not be replaced (see `whole_folder`)."""
+    path = Path(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file; a folder is written there. Choose another output folder.")
+    if not overwrite:
+        raise InputError(
+            f"The output folder {path} exists already and nothing was changed in it. "
+            "Choose another folder, or pass --overwrite to replace it."
+        )
+    if not (path / marker).exists():
+        raise InputError(
+            f"--overwrite will not replace {path}: it holds no {marker}, so it was not written by this command. "
+            "Choose another folder, or remove it yourself."
+        )
+
+
+def sha256(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    # Without fsync a crash just after the rename can leave an empty file under the final name.
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,294 @@
+"""Read and write TIFF, PNG, BMP and JPEG at full bit depth, and stretch their contrast.
+
+What the formats look like inside is the work of `pipelines.decoding`; which files belong together is known by
+`pipelines.sources`; an image is checked against its labels in `pipelines.sample`.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import tifffile
+
+from pipelines.decoding import IMAGE_SUFFIXES, TIFF_SUFFIXES, count_pages, decode, read_spacing_um
+from pipelines.errors import InputError
+from pipelines.files import whole_file
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "contrast_limits",
+    "count_pages",
+    "image_files",
+    "read_image",
+    "read_labels",
+    "read_page",
+    "read_pages",
+    "read_spacing_um",
+    "stretch_contrast",
+    "to_channels",
+    "write_image",
+    "write_labels",
+]
+
+CHANNELS = ("grey", "rgb")
+
+
+def image_files(folder: Path | str) -> list[Path]:
+    """Image files of a folder, sorted by name; hidden files and other types are passed over.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        InputError: It is a file, or holds no image.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise FileNotFoundError(f"There is no folder {folder}. Images were looked for there.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; a folder of images was expected.")
+    found = sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    if not found:
+        raise InputError(f"{folder} holds no image: no file there ends in {', '.join(IMAGE_SUFFIXES)}.")
+    return found
+
+
+def read_pages(path: Path | str) -> np.ndarray:
+    """All pages of an image file.
+
+    Alpha is dropped, a palette gives its colours (but the values of an ImageJ file, whose palette is a display
+    setting), 1 bit becomes 0 and 255, and "0 is white" is turned round.
+
+    Returns:
+        (N, H, W, C), uint8, uint16 or float32: the dtype of the file where it is one of these, else the smallest
+        that holds every value exactly (float64 and float16 become float32).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: Damaged or empty file, unknown type, negative or too large integers.
+    """
+    path = Path(path)
+    return _image_dtype(decode(path, labels=False), path)
+
+
+def read_page(path: Path | str, page: int) -> np.ndarray:
+    """Page `page` (from 0) of an image file as (H, W, C); of a plain stack, only that page is decoded."""
+    path = Path(path)
+    return _image_dtype(decode(path, labels=False, page=page), path)[0]
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """The image of a file with one page, as (H, W, C); InputError if it has several (see `read_pages`)."""
+    pages = count_pages(path)
+    if pages > 1:
+        raise InputError(f"{path} holds {pages} pages; a file with one image was expected. Split the stack into files.")
+    return read_pages(path)[0]
+
+
+def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
+    """Label ids of a file, exactly as stored: palette indices stay indices, 1 bit becomes 0 and 255.
+
+    Args:
+        path: Integer TIFF of 1 to 64 bits, PNG or BMP; several channels only if they are all equal.
+        page: Read only this page (from 0).
+
+    Returns:
+        int32 (N, H, W), or (H, W) with `page`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InputError: Damaged file, JPEG, fractions, colours, negative ids, ids of 2**31 and above.
+    """
+    path = Path(path)
+    pages = decode(path, labels=True, page=page)
+    if pages.dtype.kind not in "ui":
+        raise InputError(f"{path}: labels must be whole numbers, the file holds {pages.dtype}. Save 16-bit integers.")
+    if pages.shape[-1] > 1 and (pages != pages[..., :1]).any():
+        raise InputError(
+            f"{path}: labels must have one channel, the file has {pages.shape[-1]} that differ. "
+            "It may be a coloured picture of the labels: export the label ids themselves, as a 16-bit TIFF."
+        )
+    pages = pages[..., 0]
+    if pages.size and (pages.min() < 0 or pages.max() >= 2**31):
+        bad = pages.min() if pages.min() < 0 else pages.max()
+        raise InputError(f"{path}: label ids must be between 0 and 2147483647, found {bad}. Number the cells again.")
+    return pages.astype(np.int32, copy=False) if page is None else pages[0].astype(np.int32, copy=False)
+
+
+def write_labels(
+    path: Path | str,
+    labels: np.ndarray,
+    *,
+    spacing_um: tuple[float, float] | None = None,
+    interval_s: float | None = None,
+) -> None:
+    """Write labels as a deflate TIFF that ImageJ opens with its calibration; the file appears whole or not at all.
+
+    Args:
+        path: Final name.
+        labels: Integers >= 0, (H, W) or (T, H, W); uint16 where the ids fit, else uint32.
+        spacing_um: (row, column) pixel size.
+        interval_s: Seconds between frames.
+    """
+    if labels.ndim not in (2, 3) or labels.dtype.kind not in "ui" or labels.size == 0 or labels.min() < 0:
+        raise ValueError(f"Labels must be integers >= 0, (H, W) or (T, H, W); got {labels.dtype} {labels.shape}.")
+    if labels.max() >= 2**32:
+        raise ValueError(f"{path}: label {labels.max()} does not fit 32 bits.")
+    axes = "TYX" if labels.ndim == 3 else "YX"
+    labels = labels.astype(np.uint16 if labels.max() < 2**16 else np.uint32)
+    lines = ["ImageJ=1.54f"]
+    if len(axes) == 3:
+        lines += [f"images={len(labels)}", f"frames={len(labels)}", "hyperstack=true"]
+    if spacing_um is not None:
+        lines += ["unit=um"]
+    if interval_s is not None:
+        lines += [f"finterval={interval_s}", "tunit=sec"]
+    # The description is written here because tifffile's ImageJ mode refuses 32-bit integers, which ImageJ reads.
+    _write_tiff(path, labels, metadata=None, description="\n".join([*lines, ""]), spacing_um=spacing_um)
+
+
+def write_image(path: Path | str, image: np.ndarray, *, spacing_um: tuple[float, float] | None = None) -> None:
+    """Write an image unchanged, as TIFF or PNG by its suffix; the file appears whole or not at all.
+
+    Args:
+        path: Final name, `.tif`, `.tiff` or `.png`.
+        image: (H, W), (H, W, C), or for TIFF (N, H, W, C); uint8, uint16, for TIFF also float32. PNG has C = 1 or 3.
+        spacing_um: (row, column) pixel size, for TIFF.
+    """
+    path = Path(path)
+    image = image[..., np.newaxis] if image.ndim == 2 else image
+    channels = image.shape[-1]
+    if path.suffix.lower() in TIFF_SUFFIXES and image.ndim in (3, 4):
+        axes = "TYX"[4 - image.ndim :]
+        if channels == 1:
+            _write_tiff(path, image[..., 0], metadata={"axes": axes}, spacing_um=spacing_um)
+        elif channels == 3 and image.dtype.kind == "u":
+            _write_tiff(path, image, metadata={"axes": axes + "S"}, photometric="rgb", spacing_um=spacing_um)
+        else:
+            axes = axes.replace("Y", "CY")
+            _write_tiff(path, np.moveaxis(image, -1, -3), metadata={"axes": axes}, spacing_um=spacing_um)
+    elif path.suffix.lower() == ".png" and image.ndim == 3 and channels in (1, 3) and image.dtype.kind == "u":
+        done, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
+        if not done:
+            raise ValueError(f"{path}: OpenCV could not encode {image.dtype} {image.shape} as PNG.")
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data.tobytes())
+    else:
+        raise ValueError(f"{path}: cannot write {image.dtype} {image.shape} there. Use a .tif file name.")
+
+
+def contrast_limits(image: np.ndarray, low: float = 2.0, high: float = 98.0) -> tuple[float, float]:
+    """Percentiles `low` and `high` over all pixels and channels together, equal to `np.percentile`'s.
+
+    Where the two are one value although the image is not constant (a few bright cells on a black ground), they
+    would tell cells and ground apart no more: minimum and maximum are given instead.
+    """
+    if image.dtype in (np.uint8, np.uint16):
+        cumulated = np.cumsum(np.bincount(image.ravel()))
+        first, last = _histogram_percentile(cumulated, low), _histogram_percentile(cumulated, high)
+    else:
+        first, last = (float(value) for value in np.percentile(image, [low, high]))
+    return (first, last) if first < last else (float(image.min()), float(image.max()))
+
+
+def stretch_contrast(
+    image: np.ndarray,
+    *,
+    low: float = 2.0,
+    high: float = 98.0,
+    limits: tuple[float, float] | None = None,
+    minimum_range: float = 0.0,
+) -> np.ndarray:
+    """(image - lo) / max(hi - lo, minimum_range), clipped to [0, 1], with one pair (lo, hi) for all channels.
+
+    Args:
+        image: (H, W, C), any real dtype.
+        low, high: Percentiles that become 0 and 1.
+        limits: (lo, hi) in the image's own values, for example those of the whole image when this is a tile of it;
+            None measures them here (see `contrast_limits`).
+        minimum_range: Least divisor, in the image's own values, so that a nearly empty frame is not blown up.
+
+    Returns:
+        float32, same shape. A constant image becomes zeros.
+    """
+    first, last = contrast_limits(image, low, high) if limits is None else limits
+    divisor = max(last - first, minimum_range)
+    if divisor <= 0:
+        return np.zeros(image.shape, np.float32)
+    stretched = (image.astype(np.float32) - np.float32(first)) / np.float32(divisor)
+    return np.clip(stretched, 0.0, 1.0, out=stretched)
+
+
+def to_channels(image: np.ndarray, channels: str | Sequence[int] | None) -> np.ndarray:
+    """Choose or make the channels of an image (H, W, C).
+
+    Args:
+        image: Any dtype; it is kept.
+        channels: "grey": ITU-R 601 luminance 0.299 R + 0.587 G + 0.114 B, rounded to the dtype; one channel stays as
+            it is. "rgb": one channel three times. A list of channel numbers picks those. None changes nothing.
+
+    Raises:
+        InputError: Unknown word, a channel that is not there, or a number of channels that is neither 1 nor 3.
+    """
+    count = image.shape[-1]
+    if channels is None:
+        return image
+    if not isinstance(channels, str):
+        picked = list(channels)
+        if not picked or not all(isinstance(number, int) and 0 <= number < count for number in picked):
+            raise InputError(f"data.channels is {picked}, but the image has channels 0 to {count - 1}.")
+        return image[..., picked]
+    if channels not in CHANNELS:
+        near = difflib.get_close_matches(channels, CHANNELS, 1, 0.0)[0]
+        raise InputError(f"data.channels is '{channels}'. Did you mean '{near}'? Known: grey, rgb, or a list as [0].")
+    if count not in (1, 3):
+        raise InputError(
+            f"data.channels is '{channels}', but the image has {count} channels: which of them are red, green and "
+            "blue is not known. Pick by number, for example channels: [0]."
+        )
+    if channels == "rgb":
+        return image if count == 3 else np.repeat(image, 3, axis=-1)
+    if count == 1 or (image == image[..., :1]).all():
+        return image[..., :1]
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    return (np.rint(grey) if image.dtype.kind in "ui" else grey).astype(image.dtype)[..., np.newaxis]
+
+
+def _write_tiff(path: Path | str, array: np.ndarray, *, spacing_um: tuple[float, float] | None, **options: Any) -> None:
+    options.setdefault("photometric", "minisblack")
+    if spacing_um is not None:
+        # ImageJ counts pixels per unit of its own; elsewhere TIFF knows centimetres.
+        per_unit, unit = (1.0, "NONE") if "description" in options else (1e4, "CENTIMETER")
+        rows, columns = (per_unit / side for side in spacing_um)
+        options |= {"resolution": (columns, rows), "resolutionunit": unit}
+    with whole_file(path) as temporary:
+        tifffile.imwrite(temporary, array, compression="zlib", **options)
+
+
+def _histogram_percentile(cumulated: np.ndarray, percent: float) -> float:
+    # np.percentile's "linear": between the two sorted values round position (n - 1) * percent / 100. The two forms
+    # of the interpolation are numpy's, so that the last bit agrees as well.
+    position = (cumulated[-1] - 1) * (percent / 100)
+    left, right = np.searchsorted(cumulated, [np.floor(position), np.ceil(position)], side="right")
+    share, step = position - np.floor(position), float(right - left)
+    return float(left + step * share if share < 0.5 else right - step * (1 - share))
+
+
+def _image_dtype(pages: np.ndarray, path: Path) -> np.ndarray:
+    if pages.dtype.name in ("uint8", "uint16", "float32"):
+        return pages
+    if pages.dtype.kind == "f":
+        return pages.astype(np.float32)
+    if pages.dtype.kind not in "ui":
+        raise InputError(f"{path}: pixels of type {pages.dtype} are not known. Save 8- or 16-bit unsigned integers.")
+    low, high = pages.min(), pages.max()
+    if low < 0 or high > 65535:
+        raise InputError(
+            f"{path} holds {pages.dtype} values from {low} to {high}; images must lie between 0 and 65535, or be "
+            "32-bit floats. Save it again as 16-bit unsigned integers or as 32-bit floats."
+        )
+    # By type, not by value: the pages and files of one microscope must all get the same dtype.
+    return pages.astype(np.uint8 if pages.dtype == np.int8 else np.uint16)

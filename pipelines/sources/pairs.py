@@ -1,0 +1,167 @@
+"""Layout `pairs`: a folder of images and a folder of labels or masks, matched by stem.
+
+Data sets with their own folder trees have readers of their own beside this one.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from skimage.measure import label
+
+from pipelines import images
+from pipelines.errors import InputError
+from pipelines.sample import Item, Sample
+
+LABEL_FOLDERS = ("labels", "masks")
+LABEL_SUFFIXES = ("_masks", "_labels", "_mask", "_label")
+# Enough names to see the pattern, few enough to read.
+SHOWN = 5
+
+
+def find(source: Path | str, *, images: Path | str | None = None, labels: Path | str | None = None) -> list[Item]:
+    """Images with their labels: same stem, the label's optionally followed by `_mask(s)` or `_label(s)`.
+
+    A stack with a stack of as many pages gives one item a page: name `STEM/000`, source `STEM`, frame = page.
+    Two-valued masks become one label a component (see `labels_of_mask`).
+
+    Args:
+        source: Holds `images/` and `labels/` or `masks/`.
+        images: Folder of the images instead of `images/`; a relative one is looked for here, then in `source`.
+        labels: Folder of the labels, likewise.
+
+    Returns:
+        Items sorted by name.
+
+    Raises:
+        FileNotFoundError: A folder is missing.
+        InputError: An empty folder, an image without labels, labels without image, two files with one stem, or
+            stacks of different lengths.
+    """
+    source = Path(source)
+    image_folder = _folder(source, images) if images is not None else source / "images"
+    label_folder = _folder(source, labels) if labels is not None else _default_labels(source)
+    if not image_folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {image_folder}. The layout 'pairs' needs {source / 'images'} and {source / 'labels'} "
+            "(or masks), or both folders given with --images DIR --labels DIR."
+        )
+    matched = _match(image_folder, label_folder)
+    binary = label_folder.name.lower().startswith("mask")
+    items = [item for stem, files in matched.items() for item in _items(stem, *files, binary)]
+    return sorted(items, key=lambda item: item.name)
+
+
+def labels_of_mask(labels: np.ndarray, *, binary: bool = False) -> np.ndarray:
+    """One label a component if this is a mask, else the labels untouched.
+
+    A mask holds no other values than 0 and 255; with `binary` (a folder called masks) also than 0 and 1. Components
+    are 8-connected: pixels that touch by a corner belong to one cell.
+
+    Args:
+        labels: int32 (H, W), as stored.
+        binary: 0 and 1 mean a mask, too, and not one cell.
+
+    Returns:
+        int32 (H, W).
+    """
+    highest = labels.max()
+    if highest not in ((1, 255) if binary else (255,)) or not np.isin(labels, (0, highest)).all():
+        return labels
+    return label(labels > 0, connectivity=2).astype(np.int32)
+
+
+def load(image_file: Path, label_file: Path, name: str, binary: bool, page: int | None) -> Sample:
+    """Read one pair; `page` is the page of two stacks, None for files of one page."""
+    if page is None:
+        image, labels, source = images.read_image(image_file), images.read_labels(label_file)[0], ""
+    else:
+        image, labels = images.read_page(image_file, page), images.read_labels(label_file, page=page)
+        source = image_file.stem
+    labels = labels_of_mask(labels, binary=binary)
+    spacing_um = images.read_spacing_um(image_file)
+    try:
+        return Sample(image=image, labels=labels, name=name, source=source, frame=page, spacing_um=spacing_um)
+    except InputError as error:
+        raise InputError(f"{error} Files: {image_file}, {label_file}.") from error
+
+
+def _folder(source: Path, given: Path | str) -> Path:
+    for folder in (Path(given), source / given):
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"There is no folder {given}, neither here nor in {source}.")
+
+
+def _default_labels(source: Path) -> Path:
+    if not source.is_dir():
+        raise FileNotFoundError(f"There is no folder {source}. It should hold images/ and labels/ or masks/.")
+    found = [source / name for name in LABEL_FOLDERS if (source / name).is_dir()]
+    if len(found) == 2:
+        raise InputError(f"{source} holds both labels/ and masks/. Say which is the truth with --labels DIR.")
+    if not found:
+        raise FileNotFoundError(
+            f"{source} holds neither labels/ nor masks/. The layout 'pairs' needs one of them beside images/, or "
+            "--labels DIR."
+        )
+    return found[0]
+
+
+def _match(image_folder: Path, label_folder: Path) -> dict[str, tuple[Path, Path]]:
+    image_files = _by_stem(images.image_files(image_folder), ())
+    label_files = _by_stem(images.image_files(label_folder), tuple(image_files))
+    alone = [stem for stem in image_files if stem not in label_files]
+    unwanted = [path.name for stem, path in label_files.items() if stem not in image_files]
+    if alone or unwanted:
+        sides = []
+        if alone:
+            names = [image_files[stem].name for stem in alone]
+            sides.append(f"{len(names)} of {len(image_files)} images have no labels in {label_folder}: {_few(names)}")
+        if unwanted:
+            sides.append(
+                f"{len(unwanted)} of {len(label_files)} label files have no image in {image_folder}: {_few(unwanted)}"
+            )
+        raise InputError(
+            f"{'; '.join(sides)}. An image and its labels have the same name, the labels' optionally ending in "
+            "_mask or _label. Add the missing files, or move the others away."
+        )
+    return {stem: (path, label_files[stem]) for stem, path in image_files.items()}
+
+
+def _by_stem(files: list[Path], stems: tuple[str, ...]) -> dict[str, Path]:
+    """Files by stem; a suffix such as _mask is taken off where the stem is not one of `stems` as it stands."""
+    found: dict[str, Path] = {}
+    known = set(stems)
+    for path in files:
+        stem = path.stem
+        suffix = next((end for end in LABEL_SUFFIXES if stem.endswith(end)), "")
+        if known and stem not in known and suffix:
+            stem = stem.removesuffix(suffix)
+        if stem in found:
+            raise InputError(
+                f"{found[stem].name} and {path.name} in {path.parent} are both for '{stem}'. Keep one of them there."
+            )
+        found[stem] = path
+    return found
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _items(stem: str, image_file: Path, label_file: Path, binary: bool) -> list[Item]:
+    pages, label_pages = images.count_pages(image_file), images.count_pages(label_file)
+    if pages != label_pages:
+        raise InputError(
+            f"{image_file} has {pages} pages, but its labels {label_file} have {label_pages}. "
+            "Each page needs one page of labels."
+        )
+    files = (image_file, label_file)
+    if pages == 1:
+        return [Item(name=stem, load=partial(load, *files, stem, binary, None), files=files)]
+    width = max(3, len(str(pages - 1)))
+    names = [f"{stem}/{page:0{width}d}" for page in range(pages)]
+    return [
+        Item(name=name, load=partial(load, *files, name, binary, page), source=stem, frame=page, files=files)
+        for page, name in enumerate(names)
+    ]

@@ -1,0 +1,90 @@
+"""Files and folders that appear whole or not at all."""
+
+import hashlib
+
+import pytest
+
+from pipelines.errors import InputError
+from pipelines.files import check_free, sha256, whole_file, whole_folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_whole_file_appears_under_its_name_in_a_new_folder(tmp_path):
+    with whole_file(tmp_path / "new" / "a.txt") as temporary:
+        temporary.write_text("whole")
+        assert temporary.suffix == ".txt"
+        assert not (tmp_path / "new" / "a.txt").exists()
+    assert (tmp_path / "new" / "a.txt").read_text() == "whole"
+    assert names(tmp_path / "new") == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_whole_file_keeps_the_old_one_when_writing_fails(tmp_path, error):
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(type(error)), whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("ha")
+        raise error
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_whole_folder_appears_under_its_name(tmp_path):
+    with whole_folder(tmp_path / "out", marker="manifest.json") as temporary:
+        (temporary / "manifest.json").write_text("{}")
+        assert not (tmp_path / "out").exists()
+    assert names(tmp_path) == ["out"]
+    assert names(tmp_path / "out") == ["manifest.json"]
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_whole_folder_leaves_nothing_when_interrupted(tmp_path, error):
+    with pytest.raises(type(error)), whole_folder(tmp_path / "out", marker="manifest.json") as temporary:
+        (temporary / "manifest.json").write_text("{}")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_whole_folder_takes_an_empty_one(tmp_path):
+    (tmp_path / "out").mkdir()
+    with whole_folder(tmp_path / "out", marker="manifest.json") as temporary:
+        (temporary / "manifest.json").write_text("new")
+    assert names(tmp_path / "out") == ["manifest.json"]
+
+
+def test_existing_folder_needs_overwrite_and_is_replaced_whole(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "manifest.json").write_text("old")
+    (out / "stale.npz").write_text("old")
+    with (
+        pytest.raises(InputError, match=r"out exists already .*--overwrite"),
+        whole_folder(out, marker="manifest.json"),
+    ):
+        pass
+    assert (out / "manifest.json").read_text() == "old"
+    with whole_folder(out, marker="manifest.json", overwrite=True) as temporary:
+        (temporary / "manifest.json").write_text("new")
+        assert (out / "manifest.json").read_text() == "old"
+    assert names(out) == ["manifest.json"]
+    assert (out / "manifest.json").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_overwrite_spares_folders_of_another_kind(tmp_path):
+    (tmp_path / "thesis.docx").write_text("three years")
+    with pytest.raises(InputError, match=r"--overwrite will not replace .*holds no manifest\.json"):
+        check_free(tmp_path, marker="manifest.json", overwrite=True)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="out is a file"):
+        check_free(tmp_path / "out", marker="manifest.json", overwrite=True)
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"cells")
+    assert sha256(tmp_path / "a") == hashlib.sha256(b"cells").hexdigest()

@@ -1,0 +1,463 @@
+"""Images and labels: what goes in comes out, and damage is found."""
+
+import logging
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from pipelines import images
+from pipelines.errors import InputError
+
+RNG_SEED = 0
+HIGHEST = {"uint8": 256, "uint16": 65536}
+
+
+def noise(*shape, dtype="uint8"):
+    return np.random.default_rng(RNG_SEED).integers(0, HIGHEST[dtype], shape).astype(dtype)
+
+
+def save_png(path, array):
+    path.write_bytes(cv2.imencode(".png", array[..., ::-1] if array.ndim == 3 else array)[1].tobytes())
+    return path
+
+
+# Reading images
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd"])
+def test_tiff_pages_at_full_depth(tmp_path, dtype, compression):
+    stack = noise(4, 9, 7, dtype=dtype)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", compression=compression)
+    pages = images.read_pages(tmp_path / "a.tif")
+    assert pages.dtype == dtype
+    assert np.array_equal(pages, stack[..., np.newaxis])
+    assert images.count_pages(tmp_path / "a.tif") == 4
+    assert all(np.array_equal(images.read_page(tmp_path / "a.tif", i), pages[i]) for i in range(4))
+    with pytest.raises(InputError, match=r"a\.tif has 4 pages; page 4 was asked for"):
+        images.read_page(tmp_path / "a.tif", 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape", "to_plain"),
+    [
+        ({"photometric": "minisblack"}, (9, 7), lambda a: a[np.newaxis, ..., np.newaxis]),
+        ({"photometric": "rgb"}, (9, 7, 3), lambda a: a[np.newaxis]),
+        ({"photometric": "rgb", "planarconfig": "separate"}, (3, 9, 7), lambda a: a.transpose(1, 2, 0)[np.newaxis]),
+        ({"photometric": "rgb"}, (4, 9, 7, 3), lambda a: a),
+        ({"photometric": "rgb", "extrasamples": ["unassalpha"]}, (9, 7, 4), lambda a: a[np.newaxis, ..., :3]),
+        ({"imagej": True, "metadata": {"axes": "CYX"}}, (2, 9, 7), lambda a: a.transpose(1, 2, 0)[np.newaxis]),
+        ({"imagej": True, "metadata": {"axes": "TCYX"}}, (4, 2, 9, 7), lambda a: a.transpose(0, 2, 3, 1)),
+        ({"imagej": True, "metadata": {"axes": "TZYX"}}, (4, 2, 9, 7), lambda a: a.reshape(8, 9, 7, 1)),
+        ({"ome": True, "metadata": {"axes": "ZCYX"}}, (4, 2, 9, 7), lambda a: a.transpose(0, 2, 3, 1)),
+        ({"photometric": "minisblack", "tile": (16, 16)}, (2, 40, 30), lambda a: a[..., np.newaxis]),
+    ],
+)
+def test_tiff_axes(tmp_path, options, shape, to_plain):
+    array = noise(*shape)
+    path = tmp_path / ("a.ome.tif" if "ome" in options else "a.tif")
+    tifffile.imwrite(path, array, **options)
+    pages = images.read_pages(path)
+    assert np.array_equal(pages, to_plain(array))
+    assert images.count_pages(path) == len(pages)
+    assert all(np.array_equal(images.read_page(path, i), page) for i, page in enumerate(pages))
+
+
+def test_tiff_pages_written_one_by_one_and_of_different_sizes(tmp_path):
+    stack = noise(3, 9, 7)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in stack:
+            writer.write(page, contiguous=False)
+    assert np.array_equal(images.read_pages(tmp_path / "a.tif")[..., 0], stack)
+    assert np.array_equal(images.read_page(tmp_path / "a.tif", 2)[..., 0], stack[2])
+    with tifffile.TiffWriter(tmp_path / "b.tif") as writer:
+        writer.write(stack[0])
+        writer.write(stack[0, :5])
+    with pytest.raises(InputError, match=r"b\.tif holds pages of different sizes \(9x7, 5x7"):
+        images.read_pages(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "read"),
+    [("int8", "uint8"), ("int16", "uint16"), ("int32", "uint16"), ("float16", "float32"), ("float64", "float32")],
+)
+def test_other_dtypes_are_read_without_loss(tmp_path, dtype, read):
+    array = np.array([[0, 1], [100, 127]], dtype)
+    tifffile.imwrite(tmp_path / "a.tif", array)
+    image = images.read_image(tmp_path / "a.tif")
+    assert image.dtype == read
+    assert np.array_equal(image[..., 0], array)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(-1, "int16"), (65536, "int32")])
+def test_integers_out_of_range_are_refused(tmp_path, value, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[0, value]], dtype))
+    with pytest.raises(InputError, match=rf"a\.tif holds {dtype} values from .*{value}"):
+        images.read_image(tmp_path / "a.tif")
+
+
+def test_palette_zero_is_white_and_one_bit(tmp_path):
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, 1] = (65535, 257, 0)
+    index = np.array([[0, 1]], np.uint8)
+    tifffile.imwrite(tmp_path / "p.tif", index, photometric="palette", colormap=colours)
+    assert images.read_image(tmp_path / "p.tif").tolist() == [[[0, 0, 0], [255, 1, 0]]]
+    assert images.read_labels(tmp_path / "p.tif").tolist() == [[[0, 1]]]
+    tifffile.imwrite(tmp_path / "w.tif", np.array([[0, 250]], np.uint8), photometric="miniswhite")
+    assert images.read_image(tmp_path / "w.tif").tolist() == [[[255], [5]]]
+    assert images.read_labels(tmp_path / "w.tif").tolist() == [[[0, 250]]]
+    tifffile.imwrite(tmp_path / "b.tif", np.array([[False, True] * 8]), photometric="minisblack")
+    assert images.read_image(tmp_path / "b.tif")[0, :2, 0].tolist() == [0, 255]
+    # tifffile and scikit-image write bool as "0 is white"; True still means cell.
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[False, True] * 8]))
+    assert images.read_labels(tmp_path / "m.tif")[0, 0, :2].tolist() == [0, 255]
+
+
+def test_png_bmp_and_jpeg(tmp_path):
+    grey16, colour16, colour8 = noise(9, 7, dtype="uint16"), noise(9, 7, 3, dtype="uint16"), noise(9, 7, 3)
+    assert np.array_equal(images.read_image(save_png(tmp_path / "g.png", grey16))[..., 0], grey16)
+    assert np.array_equal(images.read_image(save_png(tmp_path / "c.png", colour16)), colour16)
+    Image.fromarray(np.dstack([colour8, colour8[..., 0]])).save(tmp_path / "alpha.png")
+    assert np.array_equal(images.read_image(tmp_path / "alpha.png"), colour8)
+    Image.fromarray(colour8[..., :2].copy(), mode="LA").save(tmp_path / "grey_alpha.png")
+    assert np.array_equal(images.read_image(tmp_path / "grey_alpha.png"), colour8[..., :1])
+    Image.fromarray(colour8).save(tmp_path / "c.bmp")
+    assert np.array_equal(images.read_image(tmp_path / "c.bmp"), colour8)
+    Image.fromarray(colour8[..., 0]).save(tmp_path / "g.bmp")
+    assert np.array_equal(images.read_image(tmp_path / "g.bmp"), colour8[..., :1])
+    Image.fromarray(np.full((8, 8, 3), (200, 100, 50), np.uint8)).save(tmp_path / "c.jpg")
+    assert np.abs(images.read_image(tmp_path / "c.jpg").astype(int) - (200, 100, 50)).max() <= 3
+
+
+def test_read_image_refuses_a_stack(tmp_path):
+    tifffile.imwrite(tmp_path / "stack.tif", noise(3, 9, 7), photometric="minisblack")
+    with pytest.raises(InputError, match=r"stack\.tif holds 3 pages; a file with one image was expected"):
+        images.read_image(tmp_path / "stack.tif")
+
+
+# Damage
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "packbits", "zstd"])
+@pytest.mark.parametrize("kind", ["one", "stack", "bare", "ome", "imagej", "tiled"])
+def test_a_tiff_cut_anywhere_is_damaged(tmp_path, caplog, compression, kind):
+    array = noise(24, 20, dtype="uint16") if kind == "one" else noise(3, 24, 20, dtype="uint16")
+    options = {"bare": {"metadata": None}, "ome": {"ome": True}, "tiled": {"tile": (16, 16)}}.get(kind, {})
+    options |= {"imagej": True} if kind == "imagej" and compression in (None, "zlib") else {}
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack", compression=compression, **options)
+    whole = (tmp_path / "a.tif").read_bytes()
+    assert images.read_pages(tmp_path / "a.tif").size == array.size
+    # tifffile ends an uncompressed stack with 16 bytes that no header points to; without them nothing is lost.
+    needed = len(whole) - (16 if compression is None and kind in ("stack", "bare", "imagej") else 0)
+    cuts = [1, 7, 8, 9, *range(20, needed, 97), needed - 2, needed - 1]
+    for cut in cuts:
+        (tmp_path / "cut.tif").write_bytes(whole[:cut])
+        for read in (images.read_pages, images.count_pages):
+            with pytest.raises(InputError, match=r"cut\.tif is damaged or cut short"):
+                read(tmp_path / "cut.tif")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".jpg"])
+def test_other_files_cut_anywhere_are_damaged(tmp_path, capfd, suffix):
+    whole = cv2.imencode(suffix, noise(12, 12, 3))[1].tobytes()
+    for cut in [1, 5, *range(20, len(whole), 41), len(whole) - 1]:
+        path = tmp_path / f"cut{suffix}"
+        path.write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=rf"cut\{suffix} is damaged or cut short"):
+            images.read_image(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_flipped_bits_in_a_png_and_a_deflate_tiff_are_found(tmp_path):
+    save_png(tmp_path / "a.png", noise(12, 10))
+    tifffile.imwrite(tmp_path / "a.tif", noise(12, 10), compression="zlib")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        inside = {"a.tif": tif.pages[0].dataoffsets[0] + 20, "a.png": 60}
+    for name, position in inside.items():
+        data = bytearray((tmp_path / name).read_bytes())
+        data[position] ^= 16
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"{name} is damaged"):
+            images.read_image(tmp_path / name)
+
+
+def test_silence_lasts_no_longer_than_the_reading(tmp_path, caplog):
+    (tmp_path / "a.tif").write_bytes(b"II*\0\xff\xff\xff\xff")
+    with pytest.raises(InputError, match="damaged"):
+        images.read_pages(tmp_path / "a.tif")
+    assert caplog.records == []
+    logging.getLogger("tifffile").warning("heard again")
+    assert [record.message for record in caplog.records] == ["heard again"]
+
+
+def test_what_is_no_image_file(tmp_path):
+    (tmp_path / "empty.tif").touch()
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "folder.tif").mkdir()
+    cases = {
+        "empty.tif": r"empty\.tif is empty \(0 bytes\)",
+        "notes.txt": r"notes\.txt is not of a known image type\. Known: \.tif, .*\.png",
+        "text.png": r"text\.png is damaged or cut short",
+        "folder.tif": r"folder\.tif is a folder; an image file was expected",
+    }
+    for name, message in cases.items():
+        for read in (images.read_pages, images.read_image, images.read_labels):
+            with pytest.raises(InputError, match=message):
+                read(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*missing\.tif"):
+        images.read_image(tmp_path / "missing.tif")
+
+
+def test_image_files_of_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r"holds no image: no file there ends in \.tif"):
+        images.image_files(tmp_path)
+    for name in ("b.TIF", "a.png", ".hidden.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in images.image_files(tmp_path)] == ["a.png", "b.TIF"]
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
+        images.image_files(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"a\.png is a file; a folder"):
+        images.image_files(tmp_path / "a.png")
+
+
+# Labels
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "int64"])
+def test_label_ids_come_back_exactly(tmp_path, dtype):
+    top = min(np.iinfo(dtype).max, 2**31 - 1)
+    labels = np.array([[0, 1, 7], [top, 200 % top, 3]], dtype)
+    tifffile.imwrite(tmp_path / "a.tif", labels)
+    read = images.read_labels(tmp_path / "a.tif")
+    assert read.dtype == np.int32
+    assert np.array_equal(read, labels[np.newaxis])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_labels_of_palette_files_are_the_indices(tmp_path, bits):
+    labels = (np.arange(16).reshape(2, 8) % 2**bits).astype(np.uint8)
+    picture = Image.fromarray(labels).convert("P")
+    picture.putpalette([(37 * i + 11) % 256 for i in range(3 * 2**bits)])
+    picture.save(tmp_path / "a.png", bits=bits)
+    assert (tmp_path / "a.png").read_bytes()[24:26] == bytes([bits, 3])
+    assert np.array_equal(images.read_labels(tmp_path / "a.png")[0], labels)
+    picture.save(tmp_path / "a.bmp")
+    assert np.array_equal(images.read_labels(tmp_path / "a.bmp")[0], labels)
+    assert images.read_image(tmp_path / "a.png")[0, 1].tolist() == [(37 * i + 11) % 256 for i in (3, 4, 5)]
+
+
+def test_labels_of_a_grey_png_with_4_bits_are_not_spread(tmp_path):
+    # A 2x1 image of the nibbles 3 and 15, written by hand: no library here writes grey with 4 bits.
+    import struct
+    import zlib
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0))
+    data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0\x3f")) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(data)
+    assert images.read_labels(tmp_path / "a.png").tolist() == [[[3, 15]]]
+    assert images.read_image(tmp_path / "a.png").tolist() == [[[51], [255]]]
+
+
+def test_labels_that_cannot_be_ids(tmp_path):
+    tifffile.imwrite(tmp_path / "float.tif", np.ones((4, 4), np.float32))
+    tifffile.imwrite(tmp_path / "minus.tif", np.full((4, 4), -3, np.int16))
+    tifffile.imwrite(tmp_path / "huge.tif", np.full((4, 4), 2**31, np.uint32))
+    save_png(tmp_path / "colour.png", noise(4, 4, 3))
+    Image.fromarray(noise(8, 8)).save(tmp_path / "a.jpg")
+    cases = {
+        "float.tif": "labels must be whole numbers, the file holds float32",
+        "minus.tif": "label ids must be between 0 and 2147483647, found -3",
+        "huge.tif": "label ids must be between 0 and 2147483647, found 2147483648",
+        "colour.png": "labels must have one channel, the file has 3 that differ",
+        "a.jpg": "JPEG changes label ids",
+    }
+    for name, message in cases.items():
+        with pytest.raises(InputError, match=rf"{name}: {message}"):
+            images.read_labels(tmp_path / name)
+
+
+def test_labels_with_three_equal_channels_are_taken(tmp_path):
+    labels = noise(4, 5)
+    save_png(tmp_path / "a.png", np.repeat(labels[..., np.newaxis], 3, axis=-1))
+    assert np.array_equal(images.read_labels(tmp_path / "a.png")[0], labels)
+
+
+@pytest.mark.parametrize(("top", "dtype"), [(65535, "uint16"), (65536, "uint32"), (2**31 - 1, "uint32")])
+@pytest.mark.parametrize("shape", [(9, 7), (4, 9, 7), (1, 9, 7)])
+def test_written_labels_open_in_imagej_and_come_back(tmp_path, top, dtype, shape):
+    labels = np.zeros(shape, np.int32)
+    labels[..., 2:4, 3] = top
+    images.write_labels(tmp_path / "out" / "a.tif", labels, spacing_um=(0.5, 0.25), interval_s=90.0)
+    with tifffile.TiffFile(tmp_path / "out" / "a.tif") as tif:
+        assert tif.is_imagej
+        assert tif.series[0].axes == ("TYX" if shape[0] == 4 else "YX")
+        assert tif.pages[0].dtype == dtype
+        assert tif.pages[0].compression == tifffile.COMPRESSION.ADOBE_DEFLATE
+        assert (tif.imagej_metadata["unit"], tif.imagej_metadata["finterval"]) == ("um", 90.0)
+        # ImageJ wants pixels per unit, column first.
+        assert tif.pages[0].get_resolution() == (4.0, 2.0)
+    assert np.array_equal(images.read_labels(tmp_path / "out" / "a.tif").reshape(shape), labels)
+    assert images.read_spacing_um(tmp_path / "out" / "a.tif") == (0.5, 0.25)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.tif"]
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((4, 4), np.float32), np.full((4, 4), -1), np.zeros((4, 4, 1, 1), int), np.full((2, 2), 2**32)]
+)
+def test_write_labels_refuses_what_are_no_labels(tmp_path, labels):
+    with pytest.raises(ValueError, match=r"Labels must be integers >= 0|does not fit 32 bits"):
+        images.write_labels(tmp_path / "a.tif", labels)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Pixel size and writing images
+
+
+def test_spacing_where_the_unit_is_known(tmp_path):
+    array = noise(9, 7)
+    cases = {
+        "ome.ome.tif": ({"ome": True, "metadata": {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}}, (0.5, 0.25)),
+        "nm.ome.tif": (
+            {"ome": True}
+            | {"metadata": {f"PhysicalSize{a}": 500.0 for a in "XY"} | {f"PhysicalSize{a}Unit": "nm" for a in "XY"}},
+            (0.5, 0.5),
+        ),
+        "pixel.ome.tif": ({"ome": True}, None),
+        "imagej.tif": ({"imagej": True, "resolution": (4, 2), "metadata": {"unit": "micron"}}, (0.5, 0.25)),
+        "no_unit.tif": ({"imagej": True, "resolution": (4, 2)}, None),
+        "cm.tif": ({"resolution": (20000, 20000), "resolutionunit": "CENTIMETER"}, (0.5, 0.5)),
+        "printer.tif": ({"resolution": (118, 118), "resolutionunit": "CENTIMETER"}, None),
+        "inch.tif": ({"resolution": (25400, 25400), "resolutionunit": "INCH"}, None),
+        "none.tif": ({}, None),
+    }
+    for name, (options, expected) in cases.items():
+        tifffile.imwrite(tmp_path / name, array, **options)
+        assert images.read_spacing_um(tmp_path / name) == pytest.approx(expected), name
+    assert images.read_spacing_um(save_png(tmp_path / "a.png", array)) is None
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    "shape", [(9, 7, 1), (9, 7, 2), (9, 7, 3), (9, 7, 5), (4, 9, 7, 1), (4, 9, 7, 3), (3, 9, 7, 2)]
+)
+def test_written_tiffs_come_back(tmp_path, dtype, shape):
+    image = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    images.write_image(tmp_path / "a.tif", image, spacing_um=(0.5, 0.25))
+    pages = images.read_pages(tmp_path / "a.tif")
+    assert pages.dtype == dtype
+    assert np.array_equal(pages.reshape(shape), image)
+    assert len(pages) == (shape[0] if len(shape) == 4 else 1)
+    assert images.read_spacing_um(tmp_path / "a.tif") == pytest.approx((0.5, 0.25))
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 3)])
+def test_written_pngs_come_back(tmp_path, shape):
+    image = noise(*shape, dtype="uint16")
+    images.write_image(tmp_path / "a.png", image)
+    assert np.array_equal(images.read_image(tmp_path / "a.png"), image.reshape(9, 7, -1))
+
+
+@pytest.mark.parametrize(
+    ("name", "image"), [("a.png", np.zeros((4, 4, 1), np.float32)), ("a.jpg", noise(4, 4)), ("a.png", noise(4, 4, 2))]
+)
+def test_write_image_refuses_what_the_format_cannot_hold(tmp_path, name, image):
+    with pytest.raises(ValueError, match=rf"{name}: cannot write {image.dtype} .*Use a \.tif"):
+        images.write_image(tmp_path / name, image)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Contrast and channels
+
+PERCENTS = st.floats(0, 100, allow_nan=False)
+SHAPES = arrays.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=9)
+
+
+@given(st.sampled_from(["uint8", "uint16", "float32"]).flatmap(lambda d: _values(d)), PERCENTS, PERCENTS)
+def test_contrast_limits_are_those_of_numpy(image, one, other):
+    low, high = sorted((one, other))
+    expected = tuple(np.percentile(image, [low, high]))
+    if expected[0] == expected[1]:
+        expected = (image.min(), image.max())
+    assert images.contrast_limits(image, low, high) == expected
+
+
+def _values(dtype):
+    # float32 percentiles are numpy's own, so small whole numbers are enough there.
+    elements = st.integers(0, 1000).map(float) if dtype == "float32" else None
+    return arrays.arrays(dtype, SHAPES, elements=elements)
+
+
+def test_contrast_limits_agree_with_numpy_in_the_last_bit():
+    image = np.array([18156, 8349, 38915, 4821, 8519, 4608, 13821, 56941, 44083], np.uint16).reshape(3, 3, 1)
+    percent = 49.6571693798853  # left + step * share differs from numpy's right - step * (1 - share) here
+    assert images.contrast_limits(image, percent, 98)[0] == np.percentile(image, percent)
+
+
+def test_stretch_contrast_by_hand():
+    image = np.array([0, 10, 20, 30, 40], np.uint8).reshape(1, 5, 1)
+    # Percentiles 25 and 75 of five values are the second and the fourth: 10 and 30.
+    stretched = images.stretch_contrast(image, low=25, high=75)
+    assert stretched.dtype == np.float32
+    assert stretched.ravel().tolist() == [0, 0, 0.5, 1, 1]
+    assert images.stretch_contrast(image, limits=(0, 80)).ravel().tolist() == [0, 0.125, 0.25, 0.375, 0.5]
+    assert images.stretch_contrast(image, limits=(0, 40), minimum_range=80).ravel()[-1] == 0.5
+    assert image.ravel().tolist() == [0, 10, 20, 30, 40]
+
+
+def test_one_pair_of_limits_for_all_channels_keeps_the_colour():
+    image = np.dstack([np.full((4, 4), 50), np.full((4, 4), 100), np.full((4, 4), 150)]).astype(np.uint16)
+    assert images.stretch_contrast(image, low=0, high=100)[0, 0].tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("limits", [None, (7, 7)])
+def test_a_constant_image_becomes_zeros(dtype, limits):
+    assert not images.stretch_contrast(np.full((4, 4, 1), 7, dtype), limits=limits).any()
+
+
+def test_few_bright_pixels_on_a_flat_ground_are_not_lost():
+    image = np.full((20, 20, 1), 10, np.uint8)
+    image[3, 4] = 200  # 0.25 % of the pixels: both percentiles are 10
+    assert images.contrast_limits(image) == (10, 200)
+    assert images.stretch_contrast(image).sum() == 1
+
+
+def test_channels():
+    colour = np.array([[[10, 20, 30]]], np.uint8)
+    # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 = 18.15
+    assert images.to_channels(colour, "grey").tolist() == [[[18]]]
+    assert images.to_channels(colour, "grey").dtype == np.uint8
+    assert images.to_channels(colour.astype(np.float32), "grey") == pytest.approx(18.15)
+    assert images.to_channels(colour, [2, 0]).tolist() == [[[30, 10]]]
+    assert images.to_channels(colour, "rgb") is colour
+    assert images.to_channels(colour, None) is colour
+    grey = np.array([[[1000], [2000]]], np.uint16)
+    assert images.to_channels(grey, "grey").tolist() == grey.tolist()
+    assert images.to_channels(grey, "rgb").tolist() == [[[1000] * 3, [2000] * 3]]
+    assert images.to_channels(np.repeat(grey, 3, axis=-1), "grey").tolist() == grey.tolist()
+
+
+@pytest.mark.parametrize(
+    ("count", "channels", "message"),
+    [
+        (3, "gray", "is 'gray'. Did you mean 'grey'"),
+        (2, "grey", "the image has 2 channels.*channels: \\[0\\]"),
+        (5, "rgb", "the image has 5 channels"),
+        (3, [3], "is \\[3\\], but the image has channels 0 to 2"),
+        (3, [], "is \\[\\], but"),
+    ],
+)
+def test_bad_channels(count, channels, message):
+    with pytest.raises(InputError, match=rf"data\.channels .*{message}"):
+        images.to_channels(np.zeros((2, 2, count), np.uint8), channels)

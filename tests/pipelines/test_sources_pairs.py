@@ -1,0 +1,164 @@
+"""Layout pairs: every image finds its labels, and every lonely file is named."""
+
+import pickle
+
+import numpy as np
+import pytest
+import tifffile
+from skimage.io import imsave
+
+from pipelines.errors import InputError
+from pipelines.sources import SOURCES
+from pipelines.sources.pairs import find, labels_of_mask
+
+IMAGE = np.arange(30, dtype=np.uint8).reshape(5, 6)
+LABELS = np.array([[0, 1, 1, 0, 0, 0]] * 2 + [[0, 0, 0, 0, 7, 7]] * 3, np.uint16)
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, photometric="minisblack")
+    else:
+        imsave(path, array, check_contrast=False)
+
+
+@pytest.mark.parametrize("label_name", ["a.tif", "a.png", "a_mask.tif", "a_masks.png", "a_label.tif", "a_labels.tif"])
+@pytest.mark.parametrize("image_name", ["a.tif", "a.png", "a.bmp"])
+def test_same_stem_whatever_type_and_suffix(tmp_path, image_name, label_name):
+    save(tmp_path / "images" / image_name, IMAGE)
+    save(tmp_path / "labels" / label_name, LABELS)
+    (item,) = SOURCES["pairs"](tmp_path)
+    assert (item.name, item.source, item.frame) == ("a", "", None)
+    assert item.files == (tmp_path / "images" / image_name, tmp_path / "labels" / label_name)
+    sample = pickle.loads(pickle.dumps(item)).load()
+    assert sample.name == "a"
+    assert np.array_equal(sample.image[..., 0], IMAGE)
+    assert np.array_equal(sample.labels, LABELS)
+
+
+def test_an_image_whose_own_name_ends_in_mask(tmp_path):
+    for folder in ("images", "labels"):
+        save(tmp_path / folder / "a_mask.tif", IMAGE)
+    assert [item.name for item in find(tmp_path)] == ["a_mask"]
+
+
+def test_folders_of_other_names(tmp_path):
+    save(tmp_path / "raw" / "a.tif", IMAGE)
+    save(tmp_path / "truth" / "a.tif", LABELS)
+    for images, labels in (("raw", "truth"), (tmp_path / "raw", str(tmp_path / "truth"))):
+        assert [item.name for item in find(tmp_path, images=images, labels=labels)] == ["a"]
+    with pytest.raises(FileNotFoundError, match="There is no folder elsewhere, neither here nor in"):
+        find(tmp_path, images="raw", labels="elsewhere")
+
+
+def test_missing_and_empty_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere\. It should hold images/ and labels/"):
+        find(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"holds neither labels/ nor masks/"):
+        find(tmp_path)
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"There is no folder .*images\. The layout 'pairs' needs"):
+        find(tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match=r"images holds no image"):
+        find(tmp_path)
+    save(tmp_path / "images" / "a.tif", IMAGE)
+    with pytest.raises(InputError, match=r"labels holds no image"):
+        find(tmp_path)
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(InputError, match=r"holds both labels/ and masks/\. Say which is the truth with --labels DIR"):
+        find(tmp_path)
+
+
+def test_lonely_files_of_both_kinds_are_named_at_once(tmp_path):
+    for i in range(8):
+        save(tmp_path / "images" / f"image{i}.png", IMAGE)
+    save(tmp_path / "labels" / "image0.tif", LABELS)
+    save(tmp_path / "labels" / "other_mask.tif", LABELS)
+    with pytest.raises(
+        InputError,
+        match=r"7 of 8 images have no labels in .*labels: image1\.png, image2\.png, .*image5\.png, \.\.\.; "
+        r"1 of 2 label files have no image in .*images: other_mask\.tif\. An image and its labels",
+    ):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize(("images", "labels"), [(["a.tif", "a.png"], ["a.tif"]), (["a.tif"], ["a.tif", "a_mask.tif"])])
+def test_two_files_for_one_stem(tmp_path, images, labels):
+    for folder, names in {"images": images, "labels": labels}.items():
+        for name in names:
+            save(tmp_path / folder / name, IMAGE)
+    doubled = "images" if len(images) == 2 else "labels"
+    with pytest.raises(InputError, match=rf"a\.\w+ and a\w*\.tif in .*{doubled} are both for 'a'\. Keep one"):
+        find(tmp_path)
+
+
+def test_different_sizes_name_both_files(tmp_path):
+    save(tmp_path / "images" / "a.png", IMAGE)
+    save(tmp_path / "labels" / "a_mask.tif", LABELS[:4])
+    (item,) = find(tmp_path)
+    with pytest.raises(InputError, match=r"a: the image is 5x6 pixels, but its labels are 4x6.*a\.png, .*a_mask\.tif"):
+        item.load()
+
+
+def test_a_stack_gives_one_item_a_page(tmp_path):
+    images = np.stack([IMAGE + i for i in range(3)])
+    labels = np.stack([LABELS * i for i in range(3)])
+    save(tmp_path / "images" / "s.tif", images)
+    save(tmp_path / "labels" / "s.tif", labels)
+    save(tmp_path / "images" / "a.png", IMAGE)
+    save(tmp_path / "labels" / "a.png", IMAGE)
+    items = find(tmp_path)
+    assert [(item.name, item.source, item.frame) for item in items] == [
+        ("a", "", None),
+        ("s/000", "s", 0),
+        ("s/001", "s", 1),
+        ("s/002", "s", 2),
+    ]
+    sample = items[3].load()
+    assert (sample.name, sample.source, sample.frame) == ("s/002", "s", 2)
+    assert np.array_equal(sample.image[..., 0], images[2])
+    assert np.array_equal(sample.labels, labels[2])
+
+
+def test_stacks_of_different_lengths(tmp_path):
+    save(tmp_path / "images" / "s.tif", np.stack([IMAGE] * 3))
+    save(tmp_path / "labels" / "s.tif", np.stack([LABELS] * 2))
+    with pytest.raises(InputError, match=r"images.s\.tif has 3 pages, but its labels .*s\.tif have 2"):
+        find(tmp_path)
+
+
+def test_no_pixels_are_read_to_find_pairs(tmp_path, monkeypatch):
+    save(tmp_path / "images" / "s.tif", np.stack([IMAGE] * 3))
+    save(tmp_path / "labels" / "s.tif", np.stack([LABELS] * 3))
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda *_, **__: pytest.fail("pixels were read"))
+    assert len(find(tmp_path)) == 3
+
+
+# Masks: two blobs that touch by a corner, and one apart.
+MASK = np.array([[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 1]], np.uint8)
+COMPONENTS = [[1, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 2]]
+
+
+@pytest.mark.parametrize("folder", ["masks", "labels"])
+@pytest.mark.parametrize("kind", ["255.png", "255.tif", "bool.tif", "1.tif"])
+def test_a_mask_becomes_its_components(tmp_path, folder, kind):
+    value, _, suffix = kind.partition(".")
+    array = MASK.astype(bool) if value == "bool" else MASK * int(value)
+    save(tmp_path / "images" / "a.png", MASK)
+    (tmp_path / folder).mkdir()
+    tifffile.imwrite(tmp_path / folder / "a.tif", array) if suffix == "tif" else save(
+        tmp_path / folder / "a.png", array
+    )
+    labels = find(tmp_path)[0].load().labels
+    # 0 and 1 in a folder called labels are one cell of two parts.
+    assert labels.tolist() == (MASK.tolist() if (value, folder) == ("1", "labels") else COMPONENTS)
+    assert labels.dtype == np.int32
+
+
+@pytest.mark.parametrize("values", [(0,), (0, 7), (0, 1, 255), (0, 1, 2)])
+def test_ids_are_left_as_they_are(values):
+    labels = np.array([values, values[::-1]], np.int32)
+    for binary in (False, True):
+        assert labels_of_mask(labels, binary=binary) is labels
