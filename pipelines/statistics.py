@@ -1,0 +1,83 @@
+"""Statistics of a data set, collected sample by sample: intensities, foreground, number and size of cells.
+
+What follows from them for an experiment is the work of `pipelines.advice`.
+"""
+
+import numpy as np
+
+from pipelines.sample import Sample
+
+PERCENTILES = (0.1, 1, 2, 25, 50, 75, 98, 99, 99.9)
+AREA_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+class Statistics:
+    """Running statistics of one split; `result()` at any time.
+
+    Memory: one histogram of 65,536 bins, and one number an object and a few an image.
+    """
+
+    def __init__(self) -> None:
+        self.num_images = 0
+        self._foreground = self._pixels = self._ignored = 0
+        self._areas: list[np.ndarray] = []
+        self._counts: list[int] = []
+        self._histogram = np.zeros(65536, np.int64)
+        self._scale = 1.0
+        self._ranges: list[float] = []
+
+    def add(self, sample: Sample, contrast: tuple[float, float]) -> None:
+        """Count one sample and its contrast limits (low, high)."""
+        self.num_images += 1
+        values = sample.image
+        if values.dtype.kind == "f":
+            # Percentiles of float images are read from 65,536 bins of the first image's range.
+            if self.num_images == 1:
+                self._scale = float(max(values.max(), 1e-12)) / 65535
+            values = np.clip(values / self._scale, 0, 65535).astype(np.uint16)
+        self._histogram += np.bincount(values.ravel(), minlength=65536)
+        self._ranges.append(float(contrast[1] - contrast[0]))
+        if sample.labels is None:
+            return
+        known = np.ones(sample.labels.shape, bool) if sample.ignore is None else ~sample.ignore
+        # Not bincount: ids may be sparse, and one of 2**31 would take 16 GB.
+        ids, areas = np.unique(sample.labels[known], return_counts=True)
+        areas = areas[ids > 0]
+        self._areas.append(areas)
+        self._counts.append(len(areas))
+        self._foreground += int(areas.sum())
+        self._pixels += int(known.sum())
+        self._ignored += int(known.size - known.sum())
+
+    def result(self) -> dict:
+        """Plain numbers for the manifest. Undefined ones (no image, no object) are None."""
+        areas = np.concatenate(self._areas) if self._areas else np.zeros(0)
+        return {
+            "images": self.num_images,
+            "foreground_fraction": self._foreground / self._pixels if self._pixels else None,
+            "ignored_fraction": self._ignored / (self._pixels + self._ignored) if self._pixels else None,
+            "intensity_percentiles": self._percentiles(),
+            "contrast_range": _quantiles(np.asarray(self._ranges), AREA_QUANTILES),
+            "objects": int(sum(self._counts)),
+            "objects_per_image": {
+                "min": min(self._counts, default=None),
+                "mean": float(np.mean(self._counts)) if self._counts else None,
+                "max": max(self._counts, default=None),
+            },
+            "object_area": _quantiles(areas, AREA_QUANTILES),
+            "object_diameter": _quantiles(2 * np.sqrt(areas / np.pi), AREA_QUANTILES),
+        }
+
+    def _percentiles(self) -> dict[str, float]:
+        total = self._histogram.sum()
+        if not total:
+            return {}
+        cumulative = np.cumsum(self._histogram)
+        places = np.searchsorted(cumulative, np.asarray(PERCENTILES) / 100 * (total - 1), side="right")
+        return {f"{p:g}": float(place * self._scale) for p, place in zip(PERCENTILES, places, strict=True)}
+
+
+def _quantiles(values: np.ndarray, quantiles: tuple[float, ...]) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    return {f"{q:g}": float(v) for q, v in zip(quantiles, np.quantile(values, quantiles), strict=True)}

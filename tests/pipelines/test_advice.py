@@ -1,0 +1,110 @@
+import pytest
+
+from pipelines.advice import advise, balanced_weights, suggest_elastic_sigma, suggest_patch
+from pipelines.sample import Sample
+from pipelines.statistics import Statistics
+from tests.datasets import discs, picture
+
+
+def statistics(fraction, diameter=14.0):
+    quantiles = {"0.05": 0.7 * diameter, "0.25": diameter, "0.5": diameter, "0.75": diameter, "0.95": 1.5 * diameter}
+    return {"foreground_fraction": fraction, "object_diameter": quantiles}
+
+
+def test_sparse_foreground_weighs_more():
+    # f = 0.04: 1/sqrt = 5 and 1.0206; mean 0.04 * 5 + 0.96 * 1.0206 = 1.1798
+    weights = balanced_weights(0.04)
+    assert weights["foreground_weight"] == pytest.approx(5 / 1.1798, abs=1e-3)
+    assert weights["background_weight"] == pytest.approx(1.0206 / 1.1798, abs=1e-3)
+    assert weights["beta"] == pytest.approx(0.684) and weights["alpha"] == pytest.approx(0.316)
+
+
+def test_at_78_percent_foreground_the_background_weighs_more():
+    weights = balanced_weights(0.78)
+    assert weights["background_weight"] > 1 > weights["foreground_weight"]
+    assert weights["alpha"] > 0.5 > weights["beta"]
+
+
+def test_half_and_half_needs_no_weights():
+    assert balanced_weights(0.5) == {"alpha": 0.5, "beta": 0.5, "foreground_weight": 1.0, "background_weight": 1.0}
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_one_class_alone_gives_finite_weights(fraction):
+    assert all(0 < value < 100 for value in balanced_weights(fraction).values())
+
+
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.78])
+def test_the_mean_pixel_weighs_one(fraction):
+    weights = balanced_weights(fraction)
+    mean = fraction * weights["foreground_weight"] + (1 - fraction) * weights["background_weight"]
+    assert mean == pytest.approx(1, abs=1e-3)
+
+
+def test_advice_names_the_trivial_answer_and_its_score():
+    text = "\n".join(advise(statistics(0.042), smallest_side=576))
+    assert "4.2 % of the pixels are foreground" in text
+    assert "all background scores 95.8 % pixel accuracy" in text
+    assert "would tear cells this small" in text
+
+
+def test_advice_is_right_where_foreground_is_the_majority():
+    text = "\n".join(advise(statistics(0.78, diameter=60), smallest_side=512))
+    assert "Background is the rarer class" in text
+    assert "all foreground scores 78.0 % pixel accuracy" in text
+    assert "sigma up to 10 px suits" in text
+
+
+def test_advice_without_cells():
+    empty = {"foreground_fraction": 0.0, "object_diameter": None}
+    assert "no labelled cells" in advise(empty, smallest_side=64)[-1]
+
+
+def test_patch_fits_cells_and_images():
+    assert suggest_patch(14, 576) == 112  # 8 * 14
+    assert suggest_patch(60, 576) == 256  # the largest
+    assert suggest_patch(60, 100) == 96  # inside the smallest image
+    assert suggest_patch(3, 576) == 64  # the smallest
+
+
+def test_elastic_sigma_never_exceeds_the_papers():
+    assert suggest_elastic_sigma(12) == 4
+    assert suggest_elastic_sigma(90) == 10
+
+
+def test_statistics_of_hand_made_images():
+    labels = discs(0, side=40, num=2, radius=4)  # a disc of radius 4 has 45 pixels
+    area = int((labels == 1).sum())
+    counted = Statistics()
+    counted.add(Sample(picture(labels)[..., None], labels, "a"), (10, 110))
+    counted.add(Sample(picture(labels)[..., None], 0 * labels, "b"), (10, 60))
+    result = counted.result()
+    assert result["images"] == 2
+    assert result["foreground_fraction"] == pytest.approx(2 * area / (2 * 1600))
+    assert result["objects"] == 2
+    assert result["objects_per_image"] == {"min": 0, "mean": 1.0, "max": 2}
+    assert result["object_area"]["0.5"] == area
+    assert result["contrast_range"]["0.5"] == 75
+
+
+def test_percentiles_are_those_of_the_pixels():
+    import numpy as np
+
+    image = np.arange(1000, dtype=np.uint16).reshape(20, 50, 1)
+    counted = Statistics()
+    counted.add(Sample(image, np.zeros((20, 50), np.int32), "a"), (0, 1))
+    assert counted.result()["intensity_percentiles"]["50"] == 499
+    assert counted.result()["intensity_percentiles"]["98"] == 979
+
+
+def test_statistics_of_nothing():
+    assert Statistics().result()["foreground_fraction"] is None
+
+
+def test_sparse_ids_cost_no_memory():
+    import numpy as np
+
+    labels = np.where(discs(0) > 0, 2**31 - 1, 0).astype(np.int32)
+    counted = Statistics()
+    counted.add(Sample(picture(labels)[..., None], labels, "a"), (0, 1))
+    assert counted.result()["objects"] == 1

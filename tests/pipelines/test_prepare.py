@@ -1,0 +1,234 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+
+from pipelines.dataset import ShardReader
+from pipelines.errors import InputError
+from pipelines.prepare import prepare
+from pipelines.shards.manifest import Manifest
+from tests.datasets import config, discs, picture, write_ctc, write_pairs, write_shards
+
+PAIRS = {"images": None, "labels": None}
+
+
+def run(source, out, **options):
+    return prepare(source, out, config=options.pop("config", config()), options=PAIRS, **options)
+
+
+def test_every_pixel_arrives(tmp_path):
+    folder = write_shards(tmp_path, 10, dtype="uint16")
+    reader = ShardReader(folder)
+    seen = 0
+    for split in ("train", "validation", "test"):
+        for sample, record in reader.split(split):
+            raw = tmp_path / "raw"
+            np.testing.assert_array_equal(
+                record["image"][..., 0], tifffile.imread(raw / f"images/{sample['name']}.tif")
+            )
+            np.testing.assert_array_equal(record["labels"], tifffile.imread(raw / f"labels/{sample['name']}.tif"))
+            assert record["image"].dtype == np.uint16
+            seen += 1
+    assert seen == 10
+
+
+def test_the_manifest_says_what_is_inside(tmp_path):
+    folder = write_shards(tmp_path, 10)
+    content = json.loads((folder / "manifest.json").read_text())
+    assert content["version"] == 1 and len(content["config_hash"]) == 16
+    assert {split: len(names) for split, names in content["splits"].items()} == {"train": 6, "validation": 2, "test": 2}
+    for shard in content["shards"]:
+        assert shard["samples"] > 0 and len(shard["sha256"]) == 64 and (folder / shard["file"]).is_file()
+    train = content["statistics"]["train"]
+    assert train["images"] == 6 and train["objects"] == 24
+    sample = content["samples"][0]
+    image = tifffile.imread(tmp_path / "raw" / "images" / f"{sample['name']}.tif")
+    assert sample["shape"] == [64, 64, 1] and sample["dtype"] == "uint8" and sample["objects"] == 4
+    assert sample["contrast"] == [float(np.percentile(image, 2)), float(np.percentile(image, 98))]
+    assert "all background scores" in content["advice"][0]
+    assert (folder / "preview.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("format", ["npz", "tfrecord"])
+def test_several_workers_write_the_same_bytes(tmp_path, format):
+    source = write_pairs(tmp_path / "raw", 6)
+    for workers in (1, 2):
+        run(source, tmp_path / str(workers), config=config(format=format), workers=workers)
+    for path in (tmp_path / "1").glob("*.*"):
+        if path.suffix != ".yaml":
+            assert path.read_bytes() == (tmp_path / "2" / path.name).read_bytes(), path.name
+
+
+def test_a_sequence_split_by_blocks_has_gaps(tmp_path):
+    source = write_ctc(tmp_path / "raw", 20)
+    settings = config(layout="ctc", by="block", train="0-9", validation="12-14", test="17-19", gap=2)
+    options = {"truth": "silver", "sequence": None}
+    manifest = prepare(source, tmp_path / "out", config=settings, options=options)
+    assert manifest.splits["validation"] == ["01/t012", "01/t013", "01/t014"]
+    assert len(manifest.samples) == 16  # the frames of the gaps are in no shard
+
+
+def test_an_existing_folder_is_kept_unless_asked(tmp_path):
+    source = write_pairs(tmp_path / "raw", 6)
+    run(source, tmp_path / "out")
+    before = (tmp_path / "out" / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="out exists already.*--overwrite"):
+        run(source, tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == before
+    run(source, tmp_path / "out", overwrite=True)
+
+
+def test_overwrite_does_not_replace_a_folder_of_something_else(tmp_path):
+    source = write_pairs(tmp_path / "raw", 6)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
+    with pytest.raises(InputError, match=r"will not replace .*thesis: it holds no manifest.json"):
+        run(source, tmp_path / "thesis", overwrite=True)
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
+
+
+def failing(tmp_path, break_it, message, **options):
+    """Break a data set, prepare it, and see that the message is right and nothing is left."""
+    source = write_pairs(tmp_path / "raw", 6)
+    break_it(source)
+    with pytest.raises((InputError, FileNotFoundError), match=message):
+        run(source, tmp_path / "out", **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    def cut(source):
+        path = source / "images" / "cell03.tif"
+        path.write_bytes(path.read_bytes()[:1000])
+
+    failing(tmp_path, cut, "cell03.tif")
+
+
+def test_different_sizes_are_named(tmp_path):
+    def shrink(source):
+        tifffile.imwrite(source / "labels" / "cell03.tif", np.zeros((32, 64), np.uint16))
+
+    failing(tmp_path, shrink, "cell03.*64x64.*32x64")
+
+
+def test_nan_is_named(tmp_path):
+    def poison(source):
+        image = np.zeros((64, 64), np.float32)
+        image[3, 4] = np.nan
+        tifffile.imwrite(source / "images" / "cell03.tif", image)
+
+    failing(tmp_path, poison, "cell03.*1 pixels are NaN")
+
+
+def test_channels_that_differ_are_named(tmp_path):
+    def colour(source):
+        image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        tifffile.imwrite(source / "images" / "cell03.tif", image, photometric="rgb")
+
+    failing(tmp_path, colour, r"channels, but .* has \d.*data.channels")
+
+
+def test_duplicates_in_two_splits_are_refused(tmp_path):
+    source = write_ctc(tmp_path / "raw", 20)
+    (source / "01" / "t018.tif").write_bytes((source / "01" / "t002.tif").read_bytes())
+    settings = config(layout="ctc", by="block", train="0-9", validation="12-14", test="17-19", gap=2)
+    with pytest.raises(InputError, match="01/t002.*01/t018"):
+        prepare(source, tmp_path / "out", config=settings, options={"truth": "silver", "sequence": None})
+
+
+def test_a_random_split_keeps_copies_together(tmp_path):
+    source = write_pairs(tmp_path / "raw", 9)
+    for number in range(1, 5):
+        for sub in ("images", "labels"):
+            (source / sub / f"cell{number:02d}.tif").write_bytes((source / sub / "cell00.tif").read_bytes())
+    for seed in range(3):
+        manifest = run(source, tmp_path / str(seed), config=config(seed=seed))
+        copies = {sample["split"] for sample in manifest.samples if sample["name"] <= "cell04"}
+        assert len(copies) == 1
+
+
+def test_empty_frames_are_no_duplicates(tmp_path):
+    source = write_ctc(tmp_path / "raw", 20)
+    for frame in (2, 18):
+        tifffile.imwrite(source / "01" / f"t{frame:03d}.tif", np.zeros((64, 64), np.uint8))
+    settings = config(layout="ctc", by="block", train="0-9", validation="12-14", test="17-19", gap=2)
+    prepare(source, tmp_path / "out", config=settings, options={"truth": "silver", "sequence": None})
+
+
+def test_an_empty_split_is_named(tmp_path):
+    failing(tmp_path, lambda source: None, "validation", config=config(train=1.0, validation=0.0, test=0.0))
+
+
+def test_shards_of_another_configuration_name_the_keys(tmp_path):
+    folder = write_shards(tmp_path, 6)
+    with pytest.raises(InputError, match=r"another configuration \(split.seed was 0, is 5\).*--overwrite"):
+        Manifest.read(folder).check_config(config(seed=5), folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version": 1', '"version": 9', "is of version 9"),
+        ('"seed": 0', '"seed": 1', "its content was changed"),
+        ('"format"', '"farmat"', "damaged"),
+        ("{", "", "damaged"),
+        ("train-00000.npz", "../train-00000.npz", "lies outside its folder"),
+    ],
+)
+def test_a_damaged_manifest_is_explained(tmp_path, old, new, message):
+    folder = write_shards(tmp_path, 6)
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        Manifest.read(folder)
+
+
+def test_a_folder_without_manifest(tmp_path):
+    with pytest.raises(InputError, match=r"holds no manifest.json.*cellseg-prepare"):
+        Manifest.read(tmp_path)
+
+
+def test_the_starter_is_valid_and_has_values_from_the_data(tmp_path):
+    from cellseg import experiment as experiments
+
+    folder = write_shards(tmp_path, 10)
+    experiment = experiments.read(folder / "experiment.yaml")
+    assert experiment.shards().resolve() == folder
+    assert experiment.train.patch == 64 and experiment.source() == tmp_path / "raw"
+    assert experiment.data_config()["split"]["train"] == 0.6
+    text = (folder / "experiment.yaml").read_text()
+    assert "all background scores" in text and "6 training, 2 validation and 2 test images" in text
+
+
+@pytest.mark.parametrize("format", ["npz", "tfrecord"])
+def test_no_space_left_leaves_nothing(tmp_path, format):
+    # A limit on the size of a file stands for a full disk: the write call fails in the same place.
+    source = write_pairs(tmp_path / "raw", 6, side=256)
+    program = (
+        "import resource, sys\n"
+        "from cellseg.cli import prepare, shell\n"
+        "import tensorflow\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"sys.exit(shell.run(prepare.prepare, [{str(source)!r}, '--layout', 'pairs', '--format', {format!r},\n"
+        f"                                     '--out', {str(tmp_path / 'out')!r}]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 2, done.stderr
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
+def test_labels_beyond_16_bits_keep_their_ids(tmp_path):
+    source = write_pairs(tmp_path / "raw", 6)
+    labels = discs(0)
+    for number in range(6):
+        tifffile.imwrite(source / "labels" / f"cell{number:02d}.tif", (labels * 100_000).astype(np.uint32))
+        tifffile.imwrite(source / "images" / f"cell{number:02d}.tif", picture(labels, number))
+    run(source, tmp_path / "out")
+    for _, record in ShardReader(tmp_path / "out").split("train"):
+        np.testing.assert_array_equal(record["labels"], labels * 100_000)
