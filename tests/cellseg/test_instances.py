@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cellseg.instances import INSTANCES, components
+from pipelines.errors import InputError
+from tests import cells, oracles
+
+MASK = arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+PROPERTY = settings(max_examples=80, derandomize=True, deadline=None)
+
+
+def test_threshold_is_included():
+    probability = np.array([[0.5, 0.0, 0.49, 0.0, 0.51]], np.float32)
+    assert components(probability, threshold=0.5).tolist() == [[1, 0, 0, 0, 2]]
+
+
+def test_labels_are_int32():
+    assert components(np.ones((2, 2), np.float32)).dtype == np.int32
+
+
+def test_corner_joins_or_not():
+    diagonal = np.eye(3, dtype=bool)
+    assert components(diagonal).max() == 1
+    assert components(diagonal, connectivity=4).tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 3]]
+
+
+def test_touching_cells_become_one():
+    assert components(cells.two_touching() > 0).max() == 1
+
+
+def test_min_size_is_kept():
+    mask = np.array([[1, 0, 1, 1, 0, 1, 1, 1]], bool)
+    assert components(mask, min_size=2).tolist() == [[0, 0, 1, 1, 0, 2, 2, 2]]
+    assert components(mask, min_size=4).max() == 0
+
+
+def test_ids_in_scan_order():
+    # A block-wise labelling numbers the lower left piece before the upper right one.
+    mask = np.array([[0, 0, 0, 1], [1, 1, 0, 0]], bool)
+    assert components(mask).tolist() == [[0, 0, 0, 1], [2, 2, 0, 0]]
+
+
+def test_hole_is_filled():
+    ring = cells.nested() == 1
+    filled = components(ring, fill_holes=True)
+    # The ring of 6x5 with its hole of 4x3.
+    assert np.count_nonzero(filled) == 30
+    assert filled.max() == 1
+
+
+def test_cell_in_a_hole_joins_its_ring():
+    labels = cells.nested()
+    assert components(labels > 0).max() == 2
+    assert components(labels > 0, fill_holes=True).max() == 1
+
+
+def test_hole_is_filled_before_the_size_is_taken():
+    assert components(cells.nested() == 1, fill_holes=True, min_size=30).max() == 1
+    assert components(cells.nested() == 1, min_size=30).max() == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.49])
+def test_nothing_above_the_threshold(value):
+    assert components(np.full((3, 4), value)).tolist() == np.zeros((3, 4)).tolist()
+
+
+def test_everything_above_the_threshold():
+    assert components(np.ones((3, 4)), fill_holes=True).tolist() == np.ones((3, 4)).tolist()
+
+
+@PROPERTY
+@given(MASK, st.sampled_from([4, 8]))
+def test_equals_flood_fill(mask, connectivity):
+    np.testing.assert_array_equal(components(mask, connectivity=connectivity), oracles.components(mask, connectivity))
+
+
+@PROPERTY
+@given(MASK, st.sampled_from([4, 8]))
+def test_fill_holes_equals_flood_fill(mask, connectivity):
+    found = components(mask, connectivity=connectivity, fill_holes=True)
+    np.testing.assert_array_equal(found > 0, oracles.fill_holes(mask, connectivity))
+
+
+@PROPERTY
+@given(MASK, st.integers(0, 6))
+def test_min_size_drops_the_small_alone(mask, min_size):
+    everything = components(mask)
+    areas = np.bincount(everything.ravel())
+    kept = np.flatnonzero(areas[1:] >= min_size) + 1
+    np.testing.assert_array_equal(components(mask, min_size=min_size) > 0, np.isin(everything, kept))
+
+
+def test_input_is_not_changed():
+    probability = np.linspace(0, 1, 20).reshape(4, 5)
+    before = probability.copy()
+    components(probability, fill_holes=True, min_size=3)
+    np.testing.assert_array_equal(probability, before)
+
+
+def test_named_for_yaml():
+    assert INSTANCES["components"] is components
+
+
+def test_nan_is_refused():
+    with pytest.raises(InputError, match="2 pixels of the probability are NaN"):
+        components(np.array([[np.nan, np.nan, 1.0]]))
+
+
+def test_integers_are_refused():
+    with pytest.raises(InputError, match=r"got uint8.*mask > 0"):
+        components(np.full((2, 2), 255, np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1), (0, 3)])
+def test_not_an_image(shape):
+    with pytest.raises(InputError, match=r"must be \(H, W\) and not empty"):
+        components(np.zeros(shape))
+
+
+def test_options_out_of_range():
+    with pytest.raises(InputError, match="connectivity must be 4 or 8, got 6"):
+        components(np.zeros((2, 2)), connectivity=6)
+    with pytest.raises(InputError, match="min_size must be >= 0 pixels, got -1"):
+        components(np.zeros((2, 2)), min_size=-1)

@@ -1,0 +1,82 @@
+"""Adapter between the project's measures and tables of golden values: it calls and renames, nothing more.
+
+`score(measure, inputs, data)` answers with the product's own numbers. `inputs` is a dict of arrays (`gt`, `pred`), or a
+list of such dicts for a pooled measure, or a CTC folder; `data` holds the parameters. The formulas are in `cellseg`.
+"""
+
+from cellseg.evaluation import evaluate_folders
+from cellseg.metrics import dice, frequency_weighted_iou, iou, objects, panoptic_quality, pixel, pixel_accuracy
+
+CLASSES = 4  # the multi-class cases hold classes 0..3
+UNANNOTATED = 255
+
+
+def score(measure, inputs, data):
+    return ADAPTERS[measure](inputs, data)
+
+
+def _pixel_accuracy(inputs, data):
+    return {"accuracy": pixel_accuracy(inputs["gt"], inputs["pred"])}
+
+
+def _iou_binary(inputs, data):
+    return {
+        "iou": iou(inputs["gt"], inputs["pred"]),
+        "iou_background": pixel.background_iou(inputs["gt"], inputs["pred"]),
+        "frequency_weighted_iou": frequency_weighted_iou(inputs["gt"], inputs["pred"]),
+    }
+
+
+def _dice_binary(inputs, data):
+    return {"dice": dice(inputs["gt"], inputs["pred"])}
+
+
+def _pixel_error(inputs, data):
+    # The membrane maps are floats; the tool takes > 0.5 as membrane.
+    return {"pixel_error": pixel.pixel_error(inputs["gt"] > 0.5, inputs["pred"] > 0.5)}
+
+
+def _matching(inputs, data):
+    found = {}
+    for threshold in (0.5, 0.75, 0.9):
+        scores = objects.match_scores(objects.match_counts(inputs["gt"], inputs["pred"], threshold=threshold))
+        found |= {f"{key}@{threshold}": scores[key] for key in ("tp", "fp", "fn")}
+    return found
+
+
+def _matching_dataset(inputs, data):
+    counts = sum(objects.match_counts(one["gt"], one["pred"], threshold=data["threshold"]) for one in inputs)
+    # stardist gives 0 for a ratio without a denominator.
+    return objects.match_scores(counts, undefined=0.0)
+
+
+def _pq(inputs, data):
+    return {"panoptic_quality": panoptic_quality(inputs["gt"], inputs["pred"])}
+
+
+def _multiclass(inputs, data):
+    matrix = pixel.confusion_matrix(inputs["gt"], inputs["pred"], num_classes=CLASSES, ignore_class=UNANNOTATED)
+    return {
+        "pixel_accuracy": pixel.multiclass_pixel_accuracy(matrix),
+        # scikit-learn gives 0 for a class that is in neither.
+        "iou_per_class": pixel.iou_per_class(matrix, undefined=0.0),
+        "dice_per_class": pixel.dice_per_class(matrix, undefined=0.0),
+        "frequency_weighted_iou": pixel.multiclass_frequency_weighted_iou(matrix),
+    }
+
+
+def _ctc(folder, data):
+    return evaluate_folders(folder / "01_GT", folder / "01_RES", ["seg"])["measures"]
+
+
+ADAPTERS = {
+    "pixel_accuracy": _pixel_accuracy,
+    "iou_binary": _iou_binary,
+    "dice_binary": _dice_binary,
+    "pixel_error": _pixel_error,
+    "matching": _matching,
+    "matching_dataset": _matching_dataset,
+    "pq": _pq,
+    "multiclass_ignore255": _multiclass,
+    "ctc": _ctc,
+}
