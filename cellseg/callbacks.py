@@ -1,0 +1,213 @@
+"""Callbacks: what watches a training, judges it on whole validation images, and says loudly when it goes wrong.
+
+The training itself is set up in `cellseg.training`.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cellseg.thresholds import ThresholdCurve
+
+MONITOR = "val_dice"
+
+
+@dataclass
+class ValidationImage:
+    """One whole image to judge by: stretched or raw image as the predictor wants it, truth, unannotated pixels."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+    limits: tuple[float, float]
+    ignore: np.ndarray | None = None
+
+
+class WholeImageValidation(keras.callbacks.Callback):
+    """Predicts whole validation images after each epoch and adds to the logs:
+
+    val_dice: pooled Dice at the best threshold of the epoch (the run's threshold is tuned the same way in the end);
+    val_dice_half: pooled Dice at threshold 0.5; val_foreground_ratio: drawn / true foreground at 0.5.
+
+    Must come before every callback that reads these. Crops would flatter: they have no borders and no empty frames.
+
+    Args:
+        images: Gives the validation images anew each time; they are not all kept in memory.
+        probability: ValidationImage -> float32 (H, W), with the current weights.
+        examples: How many answers to keep for pictures.
+    """
+
+    def __init__(
+        self,
+        images: Callable[[], Iterable[ValidationImage]],
+        probability: Callable[[ValidationImage], np.ndarray],
+        *,
+        examples: int = 3,
+    ):
+        super().__init__()
+        self._images, self._probability, self._examples = images, probability, examples
+        self.curve = ThresholdCurve()
+        self.examples: list[tuple[ValidationImage, np.ndarray]] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Judge the current weights."""
+        self.curve, self.examples = ThresholdCurve(), []
+        for image in self._images():
+            probability = self._probability(image)
+            self.curve.add(image.mask, probability, image.ignore)
+            if len(self.examples) < self._examples:
+                self.examples.append((image, probability))
+        half = int(np.argmin(np.abs(self.curve.thresholds - 0.5)))
+        logs[MONITOR] = _number(self.curve.best().value)
+        logs["val_dice_half"] = _number(self.curve.dice[half])
+        logs["val_foreground_ratio"] = _number(self.curve.foreground_ratio[half])
+
+
+@dataclass
+class Warnings:
+    """What went wrong, said on stderr at once and kept for the report."""
+
+    messages: list[str] = field(default_factory=list)
+
+    def say(self, message: str) -> None:
+        """Print a message loudly, on a terminal or not, and keep it once."""
+        if message not in self.messages:
+            self.messages.append(message)
+        print(f"\nWARNING: {message}\n", file=sys.stderr, flush=True)
+
+
+class CollapseGuard(keras.callbacks.Callback):
+    """Says loudly when the network answers (almost) nothing, or everything, for several epochs.
+
+    Nothing: at threshold 0.5 less than `share` of the true foreground is drawn. Everything: less than `share` of the
+    true background is left. Constant: no threshold does better than calling every pixel foreground.
+
+    Args:
+        validation: Holds this epoch's curve.
+        warnings: Where to say it.
+        patience: Epochs in a row.
+        share: See above.
+    """
+
+    def __init__(self, validation: WholeImageValidation, warnings: Warnings, *, patience: int = 3, share: float = 0.02):
+        super().__init__()
+        self._validation, self._warnings = validation, warnings
+        self._patience, self._share = patience, share
+        self._epochs = 0
+        self._told = ""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Count the epochs of collapse."""
+        kind = self._kind(self._validation.curve)
+        self._epochs = self._epochs + 1 if kind else 0
+        if kind and self._epochs >= self._patience and kind != self._told:
+            self._told = kind
+            self._warnings.say(
+                f"Collapse: up to epoch {epoch + 1} the network has answered {kind} for {self._epochs} epochs. Its "
+                "scores mean nothing. Try a learning rate 10 times lower (train.learning_rate), a loss that weighs "
+                "the rarer class more (loss.foreground_weight, loss.beta), and look at preview.png: labels that do "
+                "not belong to the images teach exactly this."
+            )
+        elif not kind and self._told:
+            self._warnings.say(f"The network has recovered from its collapse in epoch {epoch + 1}.")
+            self._told = ""
+
+    def _kind(self, curve: ThresholdCurve) -> str:
+        fraction = curve.foreground_fraction
+        if math.isnan(fraction) or fraction in (0.0, 1.0):
+            return ""
+        drawn = curve.drawn_fraction[int(np.argmin(np.abs(curve.thresholds - 0.5)))]
+        trivial = 2 * fraction / (1 + fraction)  # Dice of calling every pixel foreground
+        if np.nanmax(curve.dice) <= trivial + 0.005:
+            return "the same everywhere (no threshold beats calling every pixel foreground)"
+        if drawn < self._share * fraction:
+            return "almost nothing but background"
+        if 1 - drawn < self._share * (1 - fraction):
+            return "almost everything foreground"
+        return ""
+
+
+class TimeBudget(keras.callbacks.Callback):
+    """Ends training cleanly when its hours are spent, judged after each epoch with the time of the longest one."""
+
+    def __init__(self, hours: float):
+        super().__init__()
+        self._seconds = hours * 3600
+        self._longest = 0.0
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        self._begin = self._epoch_begin = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Stop if another epoch would not fit."""
+        now = time.monotonic()
+        self._longest = max(self._longest, now - self._epoch_begin)
+        self._epoch_begin = now
+        if now - self._begin + self._longest > self._seconds:
+            self.model.stop_training = True
+
+
+class Progress(keras.callbacks.Callback):
+    """One bar an epoch on stderr; silent where stderr is no terminal."""
+
+    def __init__(self, epochs: int, steps: int):
+        super().__init__()
+        self._epochs, self._steps = epochs, steps
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Open the bar."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=self._steps, desc=f"epoch {epoch + 1}/{self._epochs}", disable=None, leave=True)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Move the bar."""
+        self._bar.set_postfix(loss=f"{(logs or {}).get('loss', math.nan):.4f}", refresh=False)
+        self._bar.update(1)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Close the bar with the epoch's figures."""
+        logs = logs or {}
+        self._bar.set_postfix({name: f"{logs[name]:.4f}" for name in ("loss", MONITOR) if name in logs})
+        self._bar.close()
+
+
+class SamplePictures(keras.callbacks.Callback):
+    """Writes validation images, their truth and the current answer to TensorBoard every few epochs."""
+
+    def __init__(self, validation: WholeImageValidation, folder: Path, *, every: int = 5):
+        super().__init__()
+        self._validation, self._folder, self._every = validation, folder, every
+        self._writer = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the pictures."""
+        if epoch % self._every:
+            return
+        import tensorflow as tf
+
+        self._writer = self._writer or tf.summary.create_file_writer(str(self._folder / "pictures"))
+        with self._writer.as_default():
+            for image, probability in self._validation.examples:
+                grey = image.image.astype(np.float32).mean(axis=-1)
+                low, high = image.limits
+                grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
+                panel = np.concatenate([grey, image.mask.astype(np.float32), probability], axis=1)
+                tf.summary.image(f"image, truth, probability/{image.name}", panel[None, ..., None], step=epoch)
+            self._writer.flush()
+
+    def on_train_end(self, logs=None):
+        """Close the log."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

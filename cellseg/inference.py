@@ -1,0 +1,216 @@
+"""Inference: an image of any size -> probability -> labels, with the normalisation that the run was trained with.
+
+Tiles are cut and stitched in `pipelines.tiling`; the run folder is read in `cellseg.runs`.
+"""
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellseg.experiment import Experiment, check_options
+from cellseg.instances import INSTANCES
+from cellseg.runs import MODEL, Run
+from pipelines.errors import InputError
+from pipelines.images import contrast_limits, stretch_contrast, to_channels
+from pipelines.sample import Sample
+from pipelines.tiling import predict_tiled
+
+LARGEST_TILE = 768
+OVERLAP = 64
+
+
+class LowContrastWarning(UserWarning):
+    """An image's contrast lies far below that of the training images; it was not stretched to full scale."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says of one image.
+
+    Args:
+        labels: int32 (H, W), 0 = background, 1..n = one cell each.
+        probability: float32 (H, W), foreground.
+    """
+
+    labels: np.ndarray
+    probability: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Geometry of inference, in pixels: side of a tile, of its answer, and overlap of neighbouring answers."""
+
+    tile: int
+    output: int
+    overlap: int
+
+
+class Predictor:
+    """A network with its tiling and normalisation.
+
+    Args:
+        network: Keras model, (1, tile, tile, C) in [0, 1] -> (1, output, output, K) probabilities.
+        tiling: Geometry.
+        channels: Number of channels that the network takes.
+        contrast: Percentiles of `stretch_contrast`.
+        minimum_range: Least contrast range that is stretched to full scale, in grey values; by dtype name, since the
+            same scene has 257 times the grey values in 16 bits.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        *,
+        tiling: Tiling,
+        channels: int,
+        contrast: tuple[float, float],
+        minimum_range: Mapping[str, float],
+    ):
+        self._network, self._tiling = network, tiling
+        self._channels, self._contrast, self._minimum_range = channels, contrast, minimum_range
+
+    def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
+        """Probability of an image.
+
+        Args:
+            image: (H, W, C) as in the file: uint8, uint16 or float32.
+            limits: Contrast limits, where they are known already.
+
+        Returns:
+            float32 (H, W, K).
+
+        Raises:
+            InputError: a number of channels that the network was not trained on.
+        """
+        if image.shape[2] != self._channels:
+            raise InputError(
+                f"the image has {image.shape[2]} channels; this run was trained on {self._channels}. "
+                "Convert the image, or train with data.channels."
+            )
+        limits = contrast_limits(image, *self._contrast) if limits is None else limits
+        least = self._minimum_range.get(image.dtype.name, 0.0)
+        if 0 < limits[1] - limits[0] < least:
+            warnings.warn(
+                f"contrast range {limits[1] - limits[0]:g} is far below that of the training images "
+                f"(at least {least:g} expected); the image was not stretched to full scale.",
+                LowContrastWarning,
+                stacklevel=2,
+            )
+        stretched = stretch_contrast(image, limits=limits, minimum_range=least)
+        tiling = self._tiling
+        return predict_tiled(
+            stretched, self._network.predict_on_batch, tile=tiling.tile, output=tiling.output, overlap=tiling.overlap
+        )
+
+
+class LoadedRun:
+    """A run that is ready to predict; made by `load_run`."""
+
+    def __init__(self, run: Run):
+        import keras
+
+        import cellseg.models  # noqa: F401  registers the layers of our own before the model is read
+
+        self.run = run
+        experiment, data = run.experiment, run.data
+        try:
+            network = keras.saving.load_model(run.folder / MODEL, compile=False, safe_mode=True)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise InputError(f"{run.folder / MODEL} cannot be loaded: {error}") from error
+        self.predictor = Predictor(
+            network,
+            tiling=tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]]),
+            channels=data["channels"],
+            contrast=experiment.data.contrast,
+            minimum_range=data["minimum_range"],
+        )
+        self.threshold = float(run.threshold["threshold"])
+        self._instances = instances_function(experiment)
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Cells of one image.
+
+        Args:
+            image: (H, W) or (H, W, C), any size; uint8, uint16 or float. As in the file: do not rescale it.
+
+        Returns:
+            `.labels` and `.probability`, both of the image's size.
+
+        Raises:
+            InputError: wrong number of dimensions or channels, or NaN.
+        """
+        image = np.asarray(image)
+        if image.ndim not in (2, 3):
+            raise InputError(f"an image must be (H, W) or (H, W, C), got shape {image.shape}.")
+        if image.dtype.kind == "f":
+            image = image.astype(np.float32)
+        image = image[..., None] if image.ndim == 2 else image
+        image = self.to_channels(Sample(image=image, labels=None, name="the image").image)
+        probability = self.predictor.probability(image)
+        return Prediction(self.labels(probability), probability[..., 0])
+
+    def to_channels(self, image: np.ndarray) -> np.ndarray:
+        """The channels that the run was trained on: as `data.channels` says, and one for three equal ones."""
+        image = to_channels(image, self.run.experiment.data.channels)
+        grey = self.run.data["channels"] == 1 and image.shape[2] > 1 and (image == image[..., :1]).all()
+        return image[..., :1] if grey else image
+
+    def labels(self, probability: np.ndarray) -> np.ndarray:
+        """Probability (H, W, K) -> labels int32 (H, W) with the run's threshold and instance settings."""
+        return self._instances(probability[..., 0], threshold=self.threshold)
+
+
+def load_run(folder: Path | str) -> LoadedRun:
+    """Load a finished run. Raises InputError if the folder is none."""
+    return LoadedRun(Run.read(folder))
+
+
+def instances_function(experiment: Experiment):
+    """(probability (H, W), threshold=) -> labels int32 (H, W), as the experiment's `instances` section says."""
+    options = check_options(INSTANCES, experiment.instances, key="instances", given=("threshold",))
+    return functools.partial(INSTANCES[experiment.instances["name"]], **options)
+
+
+def tiling(experiment: Experiment, *, shapes: Sequence[tuple[int, int]]) -> Tiling:
+    """Geometry of inference for an experiment.
+
+    The YAML's `inference.tile` and `inference.overlap` win. Otherwise a `valid` network keeps its training patch and
+    needs no overlap, and any other gets the tile with the fewest pixels to compute on images of these shapes.
+
+    Args:
+        experiment: Its model, train and inference sections are read.
+        shapes: (H, W) of the images.
+
+    Raises:
+        InputError: a tile that the network cannot take.
+    """
+    depth, padding = experiment.model.get("depth", 4), experiment.model.get("padding", "valid")
+    from cellseg.models.unet import check_size, output_size
+
+    tile, overlap = experiment.inference.tile, experiment.inference.overlap
+    if padding == "valid":
+        tile, overlap = tile or experiment.train.patch, overlap or 0
+    elif tile is None:
+        overlap = OVERLAP if overlap is None else overlap
+        tile = cheapest_tile(shapes, overlap=overlap, step=2**depth)
+    overlap = min(OVERLAP, tile // 4) if overlap is None else overlap
+    check_size(tile, depth=depth, padding=padding)
+    output = output_size(tile, depth=depth, padding=padding)
+    assert output is not None
+    return Tiling(tile, output, overlap)
+
+
+def cheapest_tile(shapes: Sequence[tuple[int, int]], *, overlap: int, step: int) -> int:
+    """The tile side, a multiple of `step` and at most LARGEST_TILE, with the fewest pixels to compute in all."""
+
+    def cost(tile: int) -> int:
+        pieces = [[max(1, -(-(side - overlap) // (tile - overlap))) for side in shape] for shape in shapes]
+        return sum(rows * columns for rows, columns in pieces) * tile * tile
+
+    smallest = -(-2 * overlap // step) * step or step
+    return min(range(smallest, LARGEST_TILE + 1, step), key=lambda tile: (cost(tile), tile))

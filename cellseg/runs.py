@@ -1,0 +1,136 @@
+"""Run folder: what a training leaves behind, and reading it back.
+
+    experiment.yaml  resolved        model.keras     best weights     threshold.json  chosen on validation
+    data.json        what it saw     history.csv     every epoch      scores.json     test, validation, baselines
+    environment.txt  where it ran    warnings.json   what to know     pictures.json   and pictures/
+    report.html      tensorboard/    backup/         while training
+
+Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellseg import experiment as experiments
+from pipelines.errors import InputError
+from pipelines.files import check_free, whole_file
+
+EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
+DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
+ENVIRONMENT, BACKUP = "environment.txt", "backup"
+PACKAGES = ("tensorflow", "keras", "numpy", "albumentations", "opencv-python-headless", "scikit-image", "scipy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read back; the model itself is loaded by `cellseg.inference`.
+
+    Args:
+        folder: The run folder.
+        experiment: Its resolved experiment.
+        data: Content of `data.json`: channels, dtypes, minimum_range, splits, statistics, shards.
+        threshold: Content of `threshold.json`.
+    """
+
+    folder: Path
+    experiment: experiments.Experiment
+    data: dict
+    threshold: dict
+
+    @classmethod
+    def read(cls, folder: Path | str) -> "Run":
+        """Read a run folder. Raises InputError if it is none, or is not finished."""
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise InputError(f"There is no run folder {folder}.")
+        missing = [name for name in (EXPERIMENT, MODEL, THRESHOLD, DATA) if not (folder / name).is_file()]
+        if missing:
+            state = "its training has not finished" if (folder / BACKUP).is_dir() else "it is no run folder"
+            raise InputError(f"{folder} lacks {', '.join(missing)}: {state}. Train with cellseg-train first.")
+        return cls(folder, experiments.read(folder / EXPERIMENT), read_json(folder, DATA), read_json(folder, THRESHOLD))
+
+
+def check(folder: Path, *, overwrite: bool) -> None:
+    """Raise InputError if a run cannot be made at `folder`."""
+    check_free(folder, marker=EXPERIMENT, overwrite=overwrite)
+
+
+def create(folder: Path, *, overwrite: bool) -> None:
+    """Make an empty run folder; an old run is replaced only if asked. Raises InputError."""
+    check(folder, overwrite=overwrite)
+    if folder.exists():
+        shutil.rmtree(folder)
+    (folder / BACKUP).mkdir(parents=True)
+
+
+def read_json(folder: Path, name: str) -> dict:
+    """Read one of the run's JSON files. Raises InputError if it is damaged."""
+    try:
+        return json.loads((folder / name).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{folder / name} is damaged ({error}). Train again.") from error
+
+
+def write_text(folder: Path, name: str, text: str) -> None:
+    """Write one of the run's text files whole."""
+    with whole_file(folder / name) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_bytes(folder: Path, name: str, content: bytes) -> None:
+    """Write one of the run's binary files whole."""
+    with whole_file(folder / name) as path:
+        path.write_bytes(content)
+
+
+def write_json(folder: Path, name: str, content: dict | list) -> None:
+    """Write one of the run's JSON files whole. NaN must already be None."""
+    write_text(folder, name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def environment() -> str:
+    """Where and with what this program runs: command, versions, processor, git revision."""
+    versions = [f"{name} {_version(name)}" for name in PACKAGES]
+    lines = [
+        f"command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
+        f"cellseg: {_version('cellseg')}, git {_revision()}",
+        f"python: {platform.python_version()} on {platform.platform()}",
+        f"processor: {_processor()}, {os.cpu_count()} cores",
+        f"backend: {os.environ.get('KERAS_BACKEND', 'tensorflow')}",
+        *versions,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _revision() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"

@@ -1,0 +1,240 @@
+"""The main job in order: prepare if needed, train, tune the threshold, score the held-out images, report.
+
+Each step's own work lives below: `pipelines.prepare`, `cellseg.training`, `cellseg.thresholds`,
+`cellseg.evaluation`, `cellseg.report`.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from cellseg import runs
+from cellseg.evaluation import Baselines, Scores
+from cellseg.experiment import Experiment
+from cellseg.inference import LoadedRun, load_run, tiling
+from cellseg.thresholds import ThresholdCurve
+from pipelines.dataset import ShardReader, check_patch, minimum_ranges
+from pipelines.errors import InputError
+from pipelines.prepare import Progress, prepare
+from pipelines.shards.manifest import NAME as MANIFEST
+from pipelines.shards.manifest import Manifest
+
+SCORED = ("validation", "test")
+PICTURED = ("best", "typical", "worst")
+
+
+def ensure_shards(
+    experiment: Experiment,
+    *,
+    overwrite: bool = False,
+    workers: int = 1,
+    progress: Progress = lambda items, total: items,
+) -> Path:
+    """The experiment's folder of shards, prepared if it is not there.
+
+    Raises:
+        InputError: the shards there are of another configuration and `overwrite` is not set, or the data is bad.
+    """
+    folder = experiment.shards()
+    if (folder / MANIFEST).is_file():
+        try:
+            Manifest.read(folder).check_config(experiment.data_config(), folder)
+            return folder
+        except InputError:
+            if not overwrite:
+                raise
+    source = experiment.source()
+    prepare(
+        source,
+        folder,
+        config=experiment.data_config(),
+        options=experiment.data.options(),
+        name=experiment.name,
+        seed=experiment.seed,
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return folder
+
+
+def train(
+    experiment: Experiment,
+    run: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = lambda items, total: items,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """From raw images to a scored run.
+
+    Args:
+        experiment: What to do.
+        run: The run folder to make.
+        overwrite: Replace an old run, and shards of another configuration.
+        progress: Wraps an iterable of known length, to draw a bar.
+        say: Tells the user which step is going on.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        InputError: bad input; an old run is still there then.
+    """
+    from cellseg import callbacks, training
+
+    runs.check(run, overwrite=overwrite)
+    training.check(experiment)  # before any work: a typo in the last section must not cost a preparation
+    say("preparing the data")
+    reader = ShardReader(ensure_shards(experiment, overwrite=overwrite, progress=progress))
+    training.prepare_devices()
+    training.seed(experiment.seed)
+    data = _data(experiment, reader)
+    fraction = data["statistics"]["train"]["foreground_fraction"]
+    network = training.network_for(experiment, channels=data["channels"], foreground_fraction=fraction)
+    objective, loss = training.objective_for(experiment, foreground_fraction=fraction)
+    experiment = experiment.model_copy(update={"loss": loss})
+    patch_output = training.patch_output(experiment)
+    check_patch(reader.manifest.of_split("train"), patch_output)
+    geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
+
+    runs.create(run, overwrite=overwrite)
+    runs.write_text(run, runs.EXPERIMENT, experiment.to_yaml())
+    runs.write_text(run, runs.ENVIRONMENT, runs.environment())
+    runs.write_json(run, runs.DATA, data)
+    warnings = callbacks.Warnings()
+    say(f"training; tensorboard --logdir {run / 'tensorboard'} shows it")
+    begin = time.monotonic()
+    training.fit(
+        experiment,
+        reader,
+        network,
+        objective,
+        tiling=geometry,
+        patch_output=patch_output,
+        minimum_range=data["minimum_range"],
+        work=run / runs.BACKUP,
+        tensorboard=run / "tensorboard",
+        warnings=warnings,
+    )
+    data["training_minutes"] = round((time.monotonic() - begin) / 60, 2)
+    runs.write_json(run, runs.DATA, data)
+    runs.write_json(run, runs.WARNINGS, warnings.messages)
+    for name in (runs.HISTORY, runs.MODEL):
+        os.replace(run / runs.BACKUP / name, run / name)
+    say("tuning the threshold on the validation images")
+    tune(run, reader)
+    say("scoring the held-out images")
+    evaluate(run, reader, progress=progress)
+    shutil.rmtree(run / runs.BACKUP, ignore_errors=True)
+    from cellseg.report import write_report
+
+    write_report(run)
+    return run
+
+
+def tune(run: Path, reader: ShardReader) -> None:
+    """Choose the threshold of the highest Dice on the validation images and store it with its curve."""
+    runs.write_json(run, runs.THRESHOLD, {"threshold": 0.5, "measure": "dice", "value": None, "split": "default"})
+    loaded = load_run(run)
+    curve = ThresholdCurve()
+    for _, record, probability in _probabilities(loaded, reader, "validation"):
+        curve.add(record["labels"] > 0, probability[..., 0], _ignore(record))
+    runs.write_json(run, runs.THRESHOLD, {**asdict(curve.best()), "curve": curve.as_dict()})
+
+
+def evaluate(run: Path, reader: ShardReader, *, progress: Progress = lambda items, total: items) -> dict:
+    """Score validation and test images with the tuned threshold; write `scores.json` and the pictures."""
+    loaded = load_run(run)
+    scores: dict = {}
+    for split in SCORED:
+        scores[split], baselines = _score_split(loaded, reader, split, progress)
+    scores |= baselines
+    runs.write_json(run, runs.SCORES, scores)
+    _draw(run, loaded, reader, scores)
+    return scores
+
+
+def evaluate_run(path: Path, split: str = "test") -> dict:
+    """Score one split of a finished run again, from its shards; nothing is written.
+
+    Raises:
+        InputError: no finished run there, an unknown split, or shards that are gone or of another configuration.
+    """
+    loaded = load_run(path)
+    folder = Path(loaded.run.data["shards"])
+    reader = ShardReader(folder)
+    reader.manifest.check_config(loaded.run.experiment.data_config(), folder)
+    return _score_split(loaded, reader, split, lambda items, total: items)[0]
+
+
+def _score_split(loaded: LoadedRun, reader: ShardReader, split: str, progress: Progress) -> tuple[dict, dict]:
+    scores, baselines = Scores(), Baselines()
+    count = len(reader.manifest.of_split(split))
+    for sample, record, probability in progress(_probabilities(loaded, reader, split), count):
+        labels = record["labels"].astype(np.int32)
+        scores.add(sample["name"], labels, loaded.labels(probability), _ignore(record))
+        baselines.add(labels, _ignore(record))
+    return scores.result(), baselines.result()
+
+
+def _probabilities(
+    loaded: LoadedRun, reader: ShardReader, split: str
+) -> Iterator[tuple[dict, dict[str, np.ndarray], np.ndarray]]:
+    for sample, record in reader.split(split):
+        yield sample, record, loaded.predictor.probability(record["image"], limits=tuple(sample["contrast"]))
+
+
+def _draw(run: Path, loaded: LoadedRun, reader: ShardReader, scores: dict) -> None:
+    from cellseg import figures
+
+    ranked = sorted(
+        (row for row in scores["test"]["per_image"] if row["dice"] is not None), key=lambda row: row["dice"]
+    )
+    if not ranked:
+        return
+    chosen = dict(zip(PICTURED, (ranked[-1], ranked[len(ranked) // 2], ranked[0]), strict=True))
+    samples = {sample["name"]: sample for sample in reader.manifest.of_split("test")}
+    pictures = []
+    for kind, row in chosen.items():
+        sample = samples[row["name"]]
+        record = reader.read(sample)
+        probability = loaded.predictor.probability(record["image"], limits=tuple(sample["contrast"]))
+        caption = f"{kind} by Dice ({row['dice']:.3f}): {row['name']}"
+        png = figures.outlines(
+            record["image"],
+            record["labels"].astype(np.int32),
+            loaded.labels(probability),
+            limits=tuple(sample["contrast"]),
+            probability=probability[..., 0],
+            title=caption,
+        )
+        file = f"pictures/test_{kind}.png"
+        runs.write_bytes(run, file, png)
+        pictures.append({"file": file, "section": "test", "caption": caption})
+    runs.write_json(run, runs.PICTURES, pictures)
+
+
+def _data(experiment: Experiment, reader: ShardReader) -> dict:
+    """What the run saw, for `data.json`."""
+    manifest = reader.manifest
+    samples = manifest.of_split("train")
+    return {
+        "shards": str(reader.folder.resolve()),
+        "checksums": {shard["file"]: shard["sha256"] for shard in manifest.shards},
+        "splits": {split: len(names) for split, names in manifest.splits.items()},
+        "channels": manifest.channels,
+        "shapes": sorted({tuple(sample["shape"][:2]) for sample in manifest.samples}),
+        "minimum_range": minimum_ranges(samples),
+        "statistics": manifest.statistics,
+        "advice": manifest.advice,
+    }
+
+
+def _ignore(record: dict[str, np.ndarray]) -> np.ndarray | None:
+    return record["ignore"].astype(bool) if "ignore" in record else None

@@ -1,0 +1,118 @@
+"""The layers of docs/architecture.md, read from the imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Lower rooms first; a room imports only rooms of its own layer or below.
+LAYERS = [
+    {"pipelines"},
+    {"overlap", "tracks"},
+    {"models", "losses", "metrics", "instances", "tracking", "measuring", "reconstruction", "figures"},
+    {"experiment"},
+    {"runs"},
+    {"inference"},
+    {"thresholds"},
+    {"callbacks"},
+    {"training", "evaluation", "report", "prediction"},
+    {"workflow"},
+    {"search"},
+    {"cli"},
+]
+NUMPY_ROOMS = ("overlap", "tracks", "instances", "metrics", "measuring", "thresholds", "evaluation", "experiment")
+
+
+def files():
+    return sorted([*ROOT.glob("pipelines/**/*.py"), *ROOT.glob("cellseg/**/*.py")])
+
+
+def imports(path, *, top_only=False):
+    """Names of the modules that a file imports, anywhere in it or at its top level alone."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(module):
+    """'cellseg.metrics.pixel' -> 'metrics'; anything in pipelines -> 'pipelines'; None for other packages."""
+    parts = module.split(".")
+    if parts[0] == "pipelines":
+        return "pipelines"
+    return parts[1] if parts[0] == "cellseg" and len(parts) > 1 else None
+
+
+def layer(name):
+    return next((number for number, rooms in enumerate(LAYERS) if name in rooms), None)
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("path", files(), ids=module_name)
+def test_imports_point_downwards(path):
+    own = room(module_name(path))
+    if path.name == "__init__.py" and path.parent.name == "cellseg":
+        return  # the package's front door: `cellseg.load_run`
+    assert layer(own) is not None, f"{own} has no layer"
+    for module in imports(path):
+        other = room(module)
+        if layer(other) is not None:
+            assert layer(other) <= layer(own), f"{module_name(path)} imports {module}, which lies above it"
+
+
+@pytest.mark.parametrize("path", files(), ids=module_name)
+def test_pipelines_never_know_models(path):
+    if module_name(path).startswith("pipelines"):
+        assert not [m for m in imports(path) if m.split(".")[0] in ("cellseg", "keras")]
+
+
+@pytest.mark.parametrize("path", files(), ids=module_name)
+def test_numpy_rooms_never_import_keras(path):
+    if room(module_name(path)) in NUMPY_ROOMS and path.name != "streaming.py":
+        assert not [m for m in imports(path, top_only=True) if m.split(".")[0] in ("keras", "tensorflow")]
+
+
+@pytest.mark.parametrize("path", files(), ids=module_name)
+def test_tensorflow_is_imported_where_it_is_used(path):
+    # Inside functions alone, so that models, losses and measures run on every Keras backend.
+    assert not [m for m in imports(path, top_only=True) if m.split(".")[0] == "tensorflow"]
+    allowed = {
+        "pipelines.dataset",
+        "pipelines.shards.tfrecord",
+        "cellseg.training",
+        "cellseg.callbacks",
+        "cellseg.cli.shell",
+    }
+    if module_name(path) not in allowed:
+        assert not [m for m in imports(path) if m.split(".")[0] == "tensorflow"]
+
+
+@pytest.mark.parametrize("path", files(), ids=module_name)
+def test_rooms_are_small_and_say_what_lives_there(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350, "what second subject moved in?"
+    assert ast.get_docstring(ast.parse(text)), "the first line says what lives here"
+
+
+def test_preparing_npz_shards_imports_neither_keras_nor_tensorflow(tmp_path):
+    from tests.datasets import write_pairs
+
+    source = write_pairs(tmp_path / "raw", 6)
+    program = (
+        "import sys\nfrom cellseg.cli import prepare, shell\n"
+        f"status = shell.run(prepare.prepare, [{str(source)!r}, '--layout', 'pairs', '--format', 'npz', '--out', "
+        f"{str(tmp_path / 'out')!r}])\n"
+        "loaded = {'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)\n"
+        "sys.exit(str(loaded) if loaded else status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
