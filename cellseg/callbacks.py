@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -185,7 +186,7 @@ class SamplePictures(keras.callbacks.Callback):
     def __init__(self, validation: WholeImageValidation, folder: Path, *, every: int = 5):
         super().__init__()
         self._validation, self._folder, self._every = validation, folder, every
-        self._writer = None
+        self._writer: Any = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the pictures."""

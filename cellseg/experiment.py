@@ -22,6 +22,18 @@ DATA_ROOT = "CELLSEG_DATA"
 Named = dict[str, Any]
 
 
+# The pancreatic U-Net: trains on a laptop, and takes patches of any multiple of 16.
+DEFAULT_MODEL: Named = {
+    "name": "unet",
+    "filters": 16,
+    "padding": "same",
+    "up": "bilinear",
+    "batch_norm": True,
+    "dropout": 0.1,
+    "dropout_at": "every",
+}
+
+
 class Section(pydantic.BaseModel):
     """A part of the file; keys that it does not know are errors."""
 
@@ -88,7 +100,7 @@ class Train(Section):
     learning_rate: pydantic.PositiveFloat = 1e-3
     early_stopping: pydantic.PositiveInt = 15
     plateau: pydantic.PositiveInt = 5
-    plateau_factor: float = pydantic.Field(0.3, gt=0, lt=1)
+    plateau_factor: float = pydantic.Field(default=0.3, gt=0, lt=1)
     max_hours: pydantic.PositiveFloat | None = None
     jit_compile: bool = False
 
@@ -109,7 +121,7 @@ class Experiment(Section):
     split: Split = Split()
     target: str = "foreground"
     augment: list[Named] = []
-    model: Named = {"name": "unet"}
+    model: Named = DEFAULT_MODEL
     loss: Named = {"name": "tversky_bce"}
     train: Train = Train()
     inference: Inference = Inference()

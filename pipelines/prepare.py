@@ -77,16 +77,16 @@ def prepare(
     check_free(out, marker=MANIFEST, overwrite=overwrite)
     items = SOURCES[data["layout"]](source, **options)
     splits = _assign(items, split)
-    used = [item for split_name in SPLITS for item in items if splits[item.name] == split_name]
+    used = [(item, split_name) for split_name in SPLITS for item in items if splits[item.name] == split_name]
     manifest = Manifest(config=dict(config), format=data["format"])
     statistics = {split_name: Statistics() for split_name in SPLITS}
     previews = _Previews(splits)
     with whole_folder(out, marker=MANIFEST, overwrite=overwrite) as folder:
         load = partial(_load, **{key: data[key] for key in ("channels", "contrast", "spacing_um", "interval_s")})
         with _Shards(folder, manifest) as shards:
-            for item, loaded in progress(_loaded(used, load, workers), len(used)):
+            loads = _loaded([item for item, _ in used], load, workers)
+            for loaded, (_, split_name) in zip(progress(loads, len(used)), used, strict=True):
                 _check_channels(manifest, loaded.sample)
-                split_name = splits[item.name]
                 shards.write(loaded, split_name)
                 statistics[split_name].add(loaded.sample, loaded.contrast)
                 previews.add(loaded)
@@ -174,8 +174,8 @@ class _Previews:
         self._wanted: dict[str, str] = {}
         for split, count in PREVIEWS.items():
             names = [name for name, its in splits.items() if its == split]
-            chosen = np.unique(np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)) if names else []
-            self._wanted |= {names[index]: split for index in chosen}
+            places = np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)
+            self._wanted |= {names[place]: split for place in places}
         self._kept: list[Loaded] = []
 
     def add(self, loaded: Loaded) -> None:
@@ -213,7 +213,7 @@ def _load(
     sample = replace(
         sample,
         image=to_channels(sample.image, channels),
-        spacing_um=tuple(spacing_um) if spacing_um else sample.spacing_um,
+        spacing_um=(spacing_um[0], spacing_um[1]) if spacing_um else sample.spacing_um,
         interval_s=interval_s or sample.interval_s,
     )
     if sample.labels is None:
@@ -221,26 +221,24 @@ def _load(
     return Loaded(sample, contrast_limits(sample.image, *contrast), pixels_hash(sample.image))
 
 
-def _loaded(items: Sequence[Item], load: Callable[[Item], Loaded], workers: int) -> Iterator[tuple[Item, Loaded]]:
-    """Each item with its sample, in order; with several workers, at most a few samples wait in memory."""
+def _loaded(items: Sequence[Item], load: Callable[[Item], Loaded], workers: int) -> Iterator[Loaded]:
+    """Each item's sample, in order; with several workers, at most a few samples wait in memory."""
     if workers <= 1:
         for item in items:
-            yield item, load(item)
+            yield load(item)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads can hang
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         waiting: collections.deque = collections.deque()
         try:
             for item in items:
-                waiting.append((item, pool.submit(load, item)))
+                waiting.append(pool.submit(load, item))
                 if len(waiting) >= 2 * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
+                    yield waiting.popleft().result()
             while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield waiting.popleft().result()
         finally:
-            for _, future in waiting:
+            for future in waiting:
                 future.cancel()
 
 

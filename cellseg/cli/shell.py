@@ -28,6 +28,7 @@ def entry(command: click.Command) -> Callable[[], None]:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         sys.exit(run(command))
 
+    main.command = command  # type: ignore[attr-defined]  # for tests, which run it in their own process
     return main
 
 

@@ -4,6 +4,7 @@ Blocks live in `cellseg.models.blocks`; tiling an image into legal sizes lives i
 """
 
 import math
+from typing import Any
 
 from keras import Model, layers
 
@@ -61,7 +62,7 @@ def unet(
         check_size(side, depth=depth, padding=padding)
 
     everywhere = dropout if dropout_at == "every" else 0.0
-    unit = {"padding": padding, "batch_norm": batch_norm, "dropout": everywhere}
+    unit: dict[str, Any] = {"padding": padding, "batch_norm": batch_norm, "dropout": everywhere}
     inputs = layers.Input(input_shape, name="image")
     x, skips = inputs, []
     for level in range(depth + 1):

@@ -71,6 +71,24 @@ def labels_of_mask(labels: np.ndarray, *, binary: bool = False) -> np.ndarray:
     return label(labels > 0, connectivity=2).astype(np.int32)
 
 
+def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
+    """Raise InputError if more cells were stored than the file's ids can number.
+
+    The sign is that every id that 8 (or 16) bits offer is in use and some of them stand for several pieces: numbering
+    started again at 0 or 1 after the highest.
+    """
+    highest = int(labels.max())
+    if highest not in (2**8 - 1, 2**16 - 1) or len(np.unique(labels[labels > 0])) < highest:
+        return
+    pieces = int(label(labels, connectivity=2, background=0).max())
+    if pieces > highest:
+        raise InputError(
+            f"{path}: all {highest} ids that {highest.bit_length()} bits can number are in use, and they stand for "
+            f"{pieces} separate pieces: there are more cells than ids. Save the labels with "
+            f"{2 * highest.bit_length()} bits and number the cells again."
+        )
+
+
 def load(image_file: Path, label_file: Path, name: str, binary: bool, page: int | None) -> Sample:
     """Read one pair; `page` is the page of two stacks, None for files of one page."""
     if page is None:
@@ -78,6 +96,7 @@ def load(image_file: Path, label_file: Path, name: str, binary: bool, page: int 
     else:
         image, labels = images.read_page(image_file, page), images.read_labels(label_file, page=page)
         source = image_file.stem
+    check_not_wrapped(labels, label_file)
     labels = labels_of_mask(labels, binary=binary)
     spacing_um = images.read_spacing_um(image_file)
     try:

@@ -162,3 +162,25 @@ def test_ids_are_left_as_they_are(values):
     labels = np.array([values, values[::-1]], np.int32)
     for binary in (False, True):
         assert labels_of_mask(labels, binary=binary) is labels
+
+
+def test_more_cells_than_8_bits_can_number_are_found(tmp_path):
+    # 300 single-pixel cells, numbered modulo 256: id 0 is lost and 1 to 43 stand for two cells each.
+    labels = np.zeros((60, 60), np.uint8)
+    labels[::2, ::2].flat[:300] = np.arange(1, 301) % 256
+    for folder, array in (("images", np.zeros((60, 60), np.uint8)), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", array)
+    (item,) = find(tmp_path)
+    with pytest.raises(InputError, match=r"a.tif: all 255 ids that 8 bits.*299 separate pieces.*with 16 bits"):
+        item.load()
+
+
+def test_exactly_255_cells_fit_8_bits(tmp_path):
+    labels = np.zeros((60, 60), np.uint8)
+    labels[::2, ::2].flat[:255] = np.arange(1, 256)
+    for folder, array in (("images", np.zeros((60, 60), np.uint8)), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", array)
+    (item,) = find(tmp_path)
+    np.testing.assert_array_equal(item.load().labels, labels)

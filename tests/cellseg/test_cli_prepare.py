@@ -1,0 +1,86 @@
+import pytest
+
+from cellseg.cli import prepare, shell
+from tests.datasets import write_ctc, write_pairs
+
+
+def run(*arguments):
+    return shell.run(prepare.prepare, [str(argument) for argument in arguments])
+
+
+def test_frames_are_split_by_block(tmp_path, capsys):
+    write_ctc(tmp_path / "raw", 20)
+    assert (
+        run(tmp_path / "raw", "--layout", "ctc", "--truth", "silver", "--out", tmp_path / "out", "--format", "npz") == 0
+    )
+    text = (tmp_path / "out" / "experiment.yaml").read_text()
+    assert 'by: "block"' in text and "gap: 2" in text and 'truth: "silver"' in text
+
+
+def test_an_experiment_file_says_everything(tmp_path, capsys, monkeypatch):
+    write_pairs(tmp_path / "cells", 8)
+    path = tmp_path / "cells.yaml"
+    path.write_text("name: cells\ndata: {source: cells, layout: pairs, format: npz}\n")
+    assert run(path, "split.train=0.5", "split.validation=0.25", "split.test=0.25", "--out", tmp_path / "out") == 0
+    assert "8 images (4 train, 2 validation, 2 test)" in capsys.readouterr().out
+    assert run(path, "--out", tmp_path / "out") == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run(path, "--out", tmp_path / "out", "--overwrite") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give an EXPERIMENT.yaml, or SOURCE --layout LAYOUT --out DIR"),
+        (["raw"], "--layout is missing"),
+        (["raw", "--layout", "pairs"], "--out is missing"),
+        (["nowhere", "--layout", "pairs", "--out", "out"], "There is no folder nowhere"),
+        (["raw", "--layout", "pairs", "--out", "out", "a=b"], "'a=b' can only override an EXPERIMENT.yaml"),
+        (["x.yaml", "--layout", "pairs"], "--layout cannot be given with x.yaml"),
+        (["raw", "--layout", "tiles", "--out", "out"], "'tiles' is not one of"),
+        (["empty", "--layout", "pairs", "--out", "out"], "images"),
+    ],
+)
+def test_bad_arguments_exit_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    write_pairs(tmp_path / "raw", 6)
+    (tmp_path / "empty").mkdir()
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("folder", "left"), [("images", "labels"), ("labels", "images")])
+def test_a_missing_partner_is_named(tmp_path, capsys, folder, left):
+    write_pairs(tmp_path / "raw", 6)
+    (tmp_path / "raw" / folder / "cell02.tif").unlink()
+    assert run(tmp_path / "raw", "--layout", "pairs", "--out", tmp_path / "out") == 2
+    assert "cell02" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch, capsys):
+    write_pairs(tmp_path / "raw", 10)
+
+    def interrupt(label):
+        def wrap(items, total):
+            for number, item in enumerate(items):
+                if number == 5:
+                    raise KeyboardInterrupt
+                yield item
+
+        return wrap
+
+    monkeypatch.setattr(shell, "progress", interrupt)
+    assert run(tmp_path / "raw", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out") == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_separate_image_and_label_folders(tmp_path):
+    source = write_pairs(tmp_path / "raw", 6)
+    (source / "images").rename(tmp_path / "pictures")
+    (source / "labels").rename(tmp_path / "truth")
+    folders = ["--images", tmp_path / "pictures", "--labels", tmp_path / "truth"]
+    assert run("--layout", "pairs", *folders, "--format", "npz", "--out", tmp_path / "out") == 0

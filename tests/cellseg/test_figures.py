@@ -1,0 +1,197 @@
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellseg import figures
+from pipelines.errors import InputError
+from tests.cells import empty, merged_pair, missed_cell, one_cell, sparse_ids, two_touching
+
+
+def read(png):
+    assert png.startswith(b"\x89PNG")
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def count(picture, colour):
+    return int((picture == np.array(colour, np.uint8)).all(axis=-1).sum())
+
+
+def large(labels):
+    return np.kron(labels, np.ones((16, 16), np.int32))
+
+
+def image_of(labels, channels=1):
+    return np.where(labels[..., None] > 0, 90, 10).repeat(channels, axis=2).astype(np.uint8)
+
+
+def lines(labels_true, labels_pred, **options):
+    """Pixels of the truth's, the prediction's and the common outline in the large picture."""
+    picture = read(figures.outlines(image_of(labels_true), labels_true, labels_pred, limits=(0, 200), **options))
+    # Left of the small pictures and above the legend.
+    part = picture[: round(0.9 * picture.shape[0]), : picture.shape[1] // 2]
+    return tuple(count(part, colour) for colour in (figures.TRUTH, figures.PREDICTION, figures.BOTH))
+
+
+def test_perfect_prediction_has_common_outlines_alone():
+    labels = large(two_touching())
+    true, pred, _ = lines(labels, labels)
+    assert (true, pred) == (0, 0)
+
+
+def test_missed_cell_is_outlined_as_truth_alone():
+    true, pred, _ = lines(*map(large, missed_cell()))
+    assert true > 500
+    assert pred == 0
+
+
+def test_invented_cell_is_outlined_as_prediction_alone():
+    true, pred, _ = lines(large(empty()), large(one_cell()))
+    assert true == 0
+    assert pred > 500
+
+
+def test_merged_pair_shows_the_line_that_is_missing():
+    true, pred, _ = lines(*map(large, merged_pair()))
+    assert true > 100
+    assert pred == 0
+
+
+def test_matching_cells_get_the_same_number():
+    # Predicted ids in the other order: the left cell is 2, the right one 1.
+    labels = two_touching()
+    swapped = np.array([0, 2, 1], np.int32)[labels]
+    true, pred, found = figures._matched(labels, swapped)
+    assert found == 2
+    assert np.array_equal(true, pred)
+
+
+def test_unmatched_cells_are_numbered_after_the_matched_ones():
+    labels, prediction = missed_cell()
+    true, pred, found = figures._matched(labels, prediction)
+    assert found == 1
+    assert np.array_equal(true, labels)  # the left cell is matched: 1; the right one is not: 2
+    assert pred.max() == 1
+
+
+def test_sparse_ids_are_drawn_as_dense_ones():
+    image = image_of(large(two_touching()))
+    dense, sparse = large(two_touching()), large(sparse_ids())
+    assert figures.outlines(image, dense, dense) == figures.outlines(image, sparse, sparse)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+@pytest.mark.parametrize("shape", [(6, 8), (8, 6), (1, 300), (1400, 700)])
+def test_any_shape_and_number_of_channels(shape, channels):
+    labels = np.zeros(shape, np.int32)
+    labels[0, 0] = 1
+    picture = read(figures.outlines(image_of(labels, channels), labels, np.zeros_like(labels)))
+    assert 900 <= picture.shape[1] <= 1700
+    assert picture.shape[0] <= 900
+
+
+def test_probability_is_drawn_where_given():
+    labels = large(one_cell())
+    without = read(figures.outlines(image_of(labels), labels, labels, limits=(0, 200)))
+    probability = np.full(labels.shape, 0.6, np.float32)  # 0.6 * 255 = 153
+    given = read(figures.outlines(image_of(labels), labels, labels, limits=(0, 200), probability=probability))
+    assert count(without, (153, 153, 153)) < 100
+    assert count(given, (153, 153, 153)) > 50_000
+
+
+def test_names_with_dollars_are_no_formulas():
+    labels = one_cell()
+    read(figures.outlines(image_of(labels), labels, labels, title="$x_{1$ <b>"))
+    read(figures.per_image_scores([{"name": "$x_{1$", "dice": 0.5}, {"name": "b", "dice": 0.7}]))
+
+
+def test_labels_of_different_shapes_are_refused():
+    with pytest.raises(InputError, match=r"\(6, 8\), labels_pred \(8, 6\)"):
+        figures.outlines(image_of(empty()), empty(), empty().T)
+
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [0, 1, 2],
+        "loss": [1.0, 0.5, 0.4],
+        "val_dice": [0.2, 0.8, 0.7],
+        "learning_rate": [1e-3, 1e-3, 1e-4],
+        "val_foreground_ratio": [2.0, 1.1, 1.0],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        HISTORY,
+        HISTORY.drop(columns=["val_dice", "learning_rate"]),
+        HISTORY.drop(columns="epoch"),
+        HISTORY[:1],
+        HISTORY[:0],
+        HISTORY.assign(val_dice=np.nan),
+        HISTORY.assign(loss=["nan", "inf", "oops"], learning_rate=0.0),
+    ],
+    ids=["whole", "missing", "no epoch", "one epoch", "no epoch yet", "nan", "no numbers"],
+)
+def test_training_curves_of_any_history(history):
+    assert read(figures.training_curves(history)).shape == (585, 1440, 3)
+
+
+def test_training_curves_mark_the_best_epoch():
+    shifted = HISTORY.assign(val_dice=[0.8, 0.2, 0.7])
+    assert figures.training_curves(HISTORY) != figures.training_curves(shifted)
+
+
+def test_missing_column_is_not_drawn_as_a_curve():
+    blue = (0, 0x72, 0xB2)
+    assert count(read(figures.training_curves(HISTORY)), blue) > 100
+    assert count(read(figures.training_curves(HISTORY.drop(columns="loss"))), blue) == 0
+
+
+CURVE = {"threshold": [0.25, 0.5, 0.75], "dice": [0.5, 0.9, 0.6], "foreground_ratio": [2.0, 1.0, None]}
+
+
+@pytest.mark.parametrize(
+    ("curve", "chosen"),
+    [(CURVE, 0.5), (CURVE, 0.99), (CURVE | {"dice": [None] * 3}, 0.5), ({"threshold": [0.5]}, 0.5), ({}, 0.5)],
+)
+def test_threshold_curve_of_any_curve(curve, chosen):
+    assert read(figures.threshold_curve(curve, chosen)).shape == (435, 1440, 3)
+
+
+def test_threshold_curve_shows_the_choice():
+    assert figures.threshold_curve(CURVE, 0.3) != figures.threshold_curve(CURVE, 0.6)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [{"name": "a", "dice": None}],
+        [{"name": "a", "dice": 0.5}],
+        [{"name": "a", "dice": 0.5}, {"name": "b" * 300, "dice": 0.1}, {"name": "c"}],
+    ],
+)
+def test_per_image_scores_of_any_rows(rows):
+    assert read(figures.per_image_scores(rows)).shape == (435, 1440, 3)
+
+
+def test_per_image_scores_do_not_depend_on_the_order():
+    rows = [{"name": name, "dice": value} for name, value in (("a", 0.5), ("b", 0.9), ("c", 0.7))]
+    assert figures.per_image_scores(rows) == figures.per_image_scores(rows[::-1])
+
+
+def test_every_figure_is_in_the_table():
+    assert list(figures.FIGURES) == ["outlines", "training_curves", "threshold_curve", "per_image_scores"]
+    assert all(getattr(figures, name) is function for name, function in figures.FIGURES.items())
+
+
+def test_pyplot_is_not_touched():
+    # Its global state is not safe in threads and picks a display.
+    import subprocess
+    import sys
+
+    code = "import sys, cellseg.figures, pipelines.preview; print('matplotlib.pyplot' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,63 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from cellseg import __version__
+from cellseg.cli import shell
+from pipelines.errors import InputError
+
+COMMANDS = ("prepare", "train", "predict", "evaluate", "report")
+
+
+def failing(error):
+    @click.command(name="cellseg-test")
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (InputError("a.tif is damaged."), 2, "cellseg-test: a.tif is damaged.\n"),
+        (FileNotFoundError("There is no folder x."), 2, "cellseg-test: There is no folder x.\n"),
+        (OSError(28, "No space left on device", "/x/y"), 2, "cellseg-test: /x/y: No space left on device.\n"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ValueError("a bug"), 1, "internal fault"),
+    ],
+)
+def test_how_a_command_fails(capsys, error, status, text):
+    assert shell.run(failing(error), []) == status
+    printed = capsys.readouterr()
+    assert text in printed.err and not printed.out
+    assert ("Traceback" in printed.err) == (status == 1)
+
+
+def test_a_wrong_argument_exits_2(capsys):
+    assert shell.run(failing(InputError("")), ["--nonsense"]) == 2
+    assert "No such option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_version(name):
+    script = Path(sys.executable).with_name(f"cellseg-{name}")
+    help_text = subprocess.run([script, "--help"], capture_output=True, text=True)
+    assert help_text.returncode == 0 and help_text.stdout.startswith(f"Usage: cellseg-{name}")
+    version = subprocess.run([script, "--version"], capture_output=True, text=True)
+    assert version.returncode == 0 and __version__ in version.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name):
+    program = (
+        f"import sys\nfrom cellseg.cli import {name}, shell\n"
+        f"shell.run({name}.main.command, ['--help'])\n"
+        "heavy = {'keras', 'tensorflow', 'albumentations', 'cv2', 'scipy', 'skimage', 'matplotlib', 'pandas'}\n"
+        "print(heavy & set(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == "set()", done.stderr

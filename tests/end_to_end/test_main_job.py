@@ -1,0 +1,158 @@
+"""The whole main job as a user runs it: real commands, real processes, a small data set of discs."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import yaml
+
+from tests.datasets import write_pairs
+
+SHORT = ["train.epochs=3", "train.steps_per_epoch=8", "train.batch_size=2", "train.patch=32", "model.depth=2",
+         "model.filters=8", "model.dropout=0.0"]  # fmt: skip
+
+
+def command(name, *arguments, **options):
+    script = Path(sys.executable).with_name(f"cellseg-{name}")
+    return subprocess.run([script, *map(str, arguments)], capture_output=True, text=True, **options)
+
+
+def succeed(name, *arguments, **options):
+    done = command(name, *arguments, **options)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "progress is quiet where stderr is no terminal"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """Raw images prepared from the command line and trained from the starter experiment, untouched but for its size."""
+    folder = tmp_path_factory.mktemp("job")
+    write_pairs(folder / "raw", 12, dtype="uint16")
+    printed = succeed("prepare", folder / "raw", "--layout", "pairs", "--out", folder / "shards", cwd=folder)
+    assert "12 images (8 train, 2 validation, 2 test)" in printed and "all background scores" in printed
+    printed = succeed("train", folder / "shards" / "experiment.yaml", *SHORT, "--out", folder / "run", cwd=folder)
+    assert printed.splitlines()[-1] == str(folder / "run")
+    return folder
+
+
+def test_the_run_folder_is_complete(job):
+    names = {path.name for path in (job / "run").iterdir()}
+    assert names >= {
+        "experiment.yaml", "model.keras", "threshold.json", "history.csv", "scores.json", "report.html",
+        "tensorboard", "environment.txt", "data.json", "warnings.json", "pictures",
+    }  # fmt: skip
+    assert "backup" not in names and not [name for name in names if "partial" in name]
+    resolved = yaml.safe_load((job / "run" / "experiment.yaml").read_text())
+    assert resolved["train"]["epochs"] == 3 and resolved["loss"]["foreground_weight"] > 1
+    history = pd.read_csv(job / "run" / "history.csv")
+    assert len(history) == 3 and {"loss", "val_dice", "learning_rate"} <= set(history)
+    threshold = json.loads((job / "run" / "threshold.json").read_text())
+    assert 0 < threshold["threshold"] < 1 and threshold["split"] == "validation"
+
+
+def test_it_has_learned_something_and_the_baseline_stands_beside(job):
+    scores = json.loads((job / "run" / "scores.json").read_text())
+    assert scores["test"]["images"] == 2 and len(scores["test"]["per_image"]) == 2
+    assert scores["test"]["measures"]["dice"] > 0.8
+    assert scores["baseline"]["dice"] == 0 and 0.5 < scores["baseline"]["pixel_accuracy"] < 1
+
+
+def test_tensorboard_has_scalars_and_pictures(job):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = {}
+    for folder in ("train", "validation", "pictures"):
+        events = EventAccumulator(str(job / "run" / "tensorboard" / folder))
+        events.Reload()
+        tags[folder] = set(events.Tags()["tensors"])
+    assert {"epoch_loss", "epoch_learning_rate"} <= tags["train"]
+    assert "epoch_dice" in tags["validation"]
+    assert any(tag.startswith("image, truth, probability/") for tag in tags["pictures"])
+
+
+def test_predicting_and_evaluating_the_raw_images(job):
+    succeed("predict", job / "run", job / "raw" / "images", "--out", job / "labels", "--overlay")
+    labels = tifffile.imread(job / "labels" / "cell00.tif")
+    assert labels.dtype == np.uint16 and labels.shape == (64, 64)
+    succeed("evaluate", job / "raw" / "labels", job / "labels", "--json", job / "scores.json")
+    scores = json.loads((job / "scores.json").read_text())
+    assert scores["images"] == 12 and scores["measures"]["dice"] > 0.8
+
+
+def test_a_run_scored_again_gives_the_same_scores(job):
+    succeed("evaluate", job / "run", "--split", "test", "--json", job / "again.json")
+    again = json.loads((job / "again.json").read_text())
+    assert again["measures"] == json.loads((job / "run" / "scores.json").read_text())["test"]["measures"]
+
+
+def test_the_report_is_written_again(job):
+    before = (job / "run" / "report.html").read_bytes()
+    (job / "run" / "report.html").unlink()
+    assert "report.html" in succeed("report", job / "run")
+    assert len((job / "run" / "report.html").read_bytes()) == pytest.approx(len(before), rel=0.01)
+
+
+def refused(job, *arguments):
+    """cellseg-train exits 2 with one message, and no run folder is left."""
+    done = command("train", *arguments, "--out", job / "refused", cwd=job)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert not (job / "refused").exists()
+    return done.stderr
+
+
+def test_bad_configurations_are_refused_before_any_work(job):
+    starter = job / "shards" / "experiment.yaml"
+    assert "unknown key 'train.epoch'. Did you mean 'epochs'?" in refused(job, starter, "train.epoch=3")
+    assert "loss.name: 'dise' is not known. Did you mean 'dice'?" in refused(job, starter, "loss={name: dise}")
+    assert "smaller than a patch of 128x128" in refused(job, starter, "train.patch=128")
+    assert "another configuration (split.seed was 0, is 7)" in refused(job, starter, "split.seed=7")
+    assert "There is no experiment file" in refused(job, job / "nothing.yaml")
+
+
+def test_an_existing_run_is_kept(job):
+    done = command("train", job / "shards" / "experiment.yaml", "--out", job / "run")
+    assert done.returncode == 2 and "exists already" in done.stderr
+    assert (job / "run" / "model.keras").exists()
+
+
+def test_a_flipped_byte_stops_training_before_it_starts(job, tmp_path):
+    import shutil
+
+    shards = shutil.copytree(job / "shards", tmp_path / "shards")
+    path = next(shards.glob("train-*"))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 4
+    path.write_bytes(data)
+    done = command("train", shards / "experiment.yaml", *SHORT, "--out", tmp_path / "run")
+    assert done.returncode == 2 and f"{path.name} is damaged" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_leaves_nothing_that_looks_finished(job, tmp_path):
+    script = Path(sys.executable).with_name("cellseg-train")
+    short = [*SHORT, "train.epochs=1000"]
+    process = subprocess.Popen(
+        [script, job / "shards" / "experiment.yaml", *short, "--out", tmp_path / "run"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    history = tmp_path / "run" / "backup" / "history.csv"
+    for _ in range(600):
+        if history.exists() and len(history.read_text().splitlines()) > 1:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not left & {"model.keras", "scores.json", "threshold.json", "report.html", "history.csv"}
+    done = command("predict", tmp_path / "run", job / "raw" / "images", "--out", tmp_path / "labels")
+    assert done.returncode == 2 and "its training has not finished" in done.stderr
