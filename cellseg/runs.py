@@ -8,6 +8,7 @@
 Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
 """
 
+import datetime
 import importlib.metadata
 import json
 import os
@@ -99,10 +100,12 @@ def environment() -> str:
     """Where and with what this program runs: command, versions, processor, git revision."""
     versions = [f"{name} {_version(name)}" for name in PACKAGES]
     lines = [
+        f"date: {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %z}",
         f"command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
         f"cellseg: {_version('cellseg')}, git {_revision()}",
         f"python: {platform.python_version()} on {platform.platform()}",
         f"processor: {_processor()}, {os.cpu_count()} cores",
+        f"CELLSEG_DATA: {os.environ.get(experiments.DATA_ROOT, 'not set')}",
         f"backend: {os.environ.get('KERAS_BACKEND', 'tensorflow')}",
         *versions,
     ]

@@ -212,7 +212,6 @@ def _draw(run: Path, loaded: LoadedRun, reader: ShardReader, scores: dict) -> No
             loaded.labels(probability),
             limits=tuple(sample["contrast"]),
             probability=probability[..., 0],
-            title=caption,
         )
         file = f"pictures/test_{kind}.png"
         runs.write_bytes(run, file, png)

@@ -183,7 +183,7 @@ def test_per_image_scores_do_not_depend_on_the_order():
 
 
 def test_every_figure_is_in_the_table():
-    assert list(figures.FIGURES) == ["outlines", "training_curves", "threshold_curve", "per_image_scores"]
+    assert list(figures.FIGURES) == ["outlines", "overlay", "training_curves", "threshold_curve", "per_image_scores"]
     assert all(getattr(figures, name) is function for name, function in figures.FIGURES.items())
 
 
@@ -195,3 +195,12 @@ def test_pyplot_is_not_touched():
     code = "import sys, cellseg.figures, pipelines.preview; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_overlay_has_the_images_own_pixels():
+    labels = two_touching()
+    image = np.random.default_rng(0).integers(0, 255, (*labels.shape, 1), dtype=np.uint8)
+    picture = cv2.imdecode(np.frombuffer(figures.overlay(image, labels), np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (*labels.shape, 3)
+    grey = (picture[..., 0] == picture[..., 1]) & (picture[..., 1] == picture[..., 2])
+    assert grey[labels == 0].all() and not grey[labels > 0].any()
