@@ -121,6 +121,7 @@ class Experiment(Section):
     split: Split = Split()
     target: str = "foreground"
     augment: list[Named] = []
+    weight_map: Named | None = None
     model: Named = DEFAULT_MODEL
     loss: Named = {"name": "tversky_bce"}
     train: Train = Train()

@@ -3,6 +3,7 @@
 The order of the whole job (prepare, train, tune, evaluate, report) is the business of `cellseg.workflow`.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipelines.dataset import Batches, ShardReader, training_dataset
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 from pipelines.targets import NUM_OUTPUTS
+from pipelines.weight_maps import WEIGHT_MAPS
 
 GIVEN = ("input_shape", "outputs", "output_bias")  # set by the program, not by the YAML
 
@@ -88,7 +90,17 @@ def check(experiment: Experiment) -> None:
     build(LOSSES, experiment.loss, key="loss")
     instances_function(experiment)
     Augmenter(experiment.augment)
+    weight_map_function(experiment)
     patch_output(experiment)
+
+
+def weight_map_function(experiment: Experiment) -> Callable[[np.ndarray], np.ndarray] | None:
+    """labels -> weight map, as the experiment's `weight_map` section says; None without one."""
+    section = experiment.weight_map
+    if section is None:
+        return None
+    options = check_options(WEIGHT_MAPS, section, key="weight_map")
+    return functools.partial(WEIGHT_MAPS[section["name"]], **options)
 
 
 def patch_output(experiment: Experiment) -> int:
@@ -158,6 +170,7 @@ def fit(
         batch_size=train.batch_size,
         target=experiment.target,
         augment=experiment.augment,
+        weight_map=weight_map_function(experiment),
         minimum_range=minimum_range,
         seed=experiment.seed,
     )

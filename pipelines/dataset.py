@@ -5,7 +5,7 @@ on it or where training was resumed. Whole images for validation and test come f
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,8 @@ class Batches:
         batch_size: Patches a batch.
         target: Name in `TARGETS`.
         augment: Steps of an `Augmenter`.
+        weight_map: labels int32 (h, w) -> float32 (h, w), made from the labels of the finished patch, so that it
+            describes them whatever was done to them; None = one everywhere.
         minimum_range: Least contrast range by dtype, see `minimum_ranges`.
         seed: Same seed, same batches.
 
@@ -77,6 +79,7 @@ class Batches:
         batch_size: int,
         target: str = "foreground",
         augment: Sequence[dict] = (),
+        weight_map: Callable[[np.ndarray], np.ndarray] | None = None,
         minimum_range: Mapping[str, float] | None = None,
         seed: int = 0,
     ):
@@ -86,6 +89,7 @@ class Batches:
         self._batch_size, self._seed = batch_size, seed
         self._target = TARGETS[target]
         self._augment = Augmenter(augment)
+        self._weight_map = weight_map
         self._minimum_range = minimum_range or {}
         check_patch(self._samples, self._output)
         inner = (batch_size, self._output, self._output)
@@ -137,6 +141,9 @@ class Batches:
         image = stretch_contrast(image, limits=tuple(record["contrast"]), minimum_range=least)
         maps["labels"] = maps["labels"].astype(np.int32)
         image, maps = self._augment(image, maps, rng=rng)
+        if self._weight_map is not None:
+            weights = self._weight_map(maps["labels"])
+            maps["weight_map"] = weights * maps["weight_map"] if "weight_map" in maps else weights
         inner = slice(margin, margin + self._output)
         maps = {name: array[inner, inner] for name, array in maps.items()}
         weight_map = maps.get("weight_map", np.ones(maps["labels"].shape, np.float32))

@@ -6,6 +6,9 @@ list of such dicts for a pooled measure, or a CTC folder; `data` holds the param
 
 from cellseg.evaluation import evaluate_folders
 from cellseg.metrics import dice, frequency_weighted_iou, iou, objects, panoptic_quality, pixel, pixel_accuracy
+from cellseg.models.unet import output_size, unet
+from pipelines.sources.pairs import labels_of_mask
+from pipelines.weight_maps import border_ridge
 
 CLASSES = 4  # the multi-class cases hold classes 0..3
 UNANNOTATED = 255
@@ -69,6 +72,31 @@ def _ctc(folder, data):
     return evaluate_folders(folder / "01_GT", folder / "01_RES", ["seg"])["measures"]
 
 
+def _unet_weight_map(inputs, data):
+    labels = labels_of_mask(inputs["mask"], binary=True)
+    return {
+        "border_w10_s5": border_ridge(labels, w0=10.0, sigma=5.0),
+        "border_w3_s2p5": border_ridge(labels, w0=3.0, sigma=2.5),
+    }
+
+
+def _unet_valid_sizes(inputs, data):
+    return {"output_size": {str(size): output_size(size, depth=data["depth"]) for size in data["sizes"]}}
+
+
+def _unet_params(inputs, data):
+    ups = {"T2": "transposed2", "T3": "transposed3"}
+    network = unet(
+        (None, None, data.get("cin", 1)),
+        outputs=data.get("cout", 1),
+        filters=data.get("base", 64),
+        depth=data.get("depth", 4),
+        up=ups[data.get("up", "T2")],
+        batch_norm=bool(data.get("bn", False)),
+    )
+    return {"total_params": network.count_params()}
+
+
 ADAPTERS = {
     "pixel_accuracy": _pixel_accuracy,
     "iou_binary": _iou_binary,
@@ -79,4 +107,7 @@ ADAPTERS = {
     "pq": _pq,
     "multiclass_ignore255": _multiclass,
     "ctc": _ctc,
+    "unet_weight_map": _unet_weight_map,
+    "unet_valid_sizes": _unet_valid_sizes,
+    "unet_params": _unet_params,
 }

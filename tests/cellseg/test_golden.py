@@ -37,9 +37,7 @@ NAMES = {
     },
     "ctc": {"seg": ["py_ctcmetrics", "SEG"]},
 }
-ENTRIES = [
-    entry for entry in json.loads((FOLDER / "public.json").read_text())["entries"] if entry["measure"] in ADAPTERS
-]
+ENTRIES = [entry for entry in json.loads((FOLDER / "public.json").read_text())["entries"] if entry["measure"] in NAMES]
 
 
 def load(name):
@@ -62,5 +60,5 @@ def test_equals_independent_tool(entry):
         np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=entry["atol"], err_msg=name)
 
 
-def test_every_adapter_has_a_case():
-    assert {entry["measure"] for entry in ENTRIES} == set(ADAPTERS) == set(NAMES)
+def test_every_measure_has_a_case_and_an_adapter():
+    assert {entry["measure"] for entry in ENTRIES} == set(NAMES) <= set(ADAPTERS)

@@ -1,0 +1,83 @@
+"""The commands of the README, as they stand there, on the embedded data or on data of the same layout."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from tests.datasets import write_ctc
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+# What makes a training short; everything else is as the README and the experiment say.
+SHORT = "train.epochs=1 train.steps_per_epoch=2 train.batch_size=1 train.patch=64 model.filters=4 model.depth=2"
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def block_with(text, language="sh"):
+    (found,) = [block for block in blocks(language) if text in block]
+    return found
+
+
+def run(block, folder, **variables):
+    """Run a block in `folder` with the project's commands on the path; the first command that fails is named."""
+    environment = {**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-ec", block], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def own_images(tmp_path_factory):
+    """A person's folder of images: eight of the embedded nuclei."""
+    folder = tmp_path_factory.mktemp("readme")
+    nuclei = ROOT / "experiments" / "data" / "nuclei"
+    for sub in ("images", "labels"):
+        (folder / "my-cells" / sub).mkdir(parents=True)
+        for path in sorted((nuclei / sub).glob("*.tif"))[:8]:
+            shutil.copy(path, folder / "my-cells" / sub)
+    block = re.sub(r"(cellseg-train \S+)", rf"\1 {SHORT}", block_with("cellseg-prepare my-cells"))
+    assert block.count("cellseg-") == 4
+    run(block, folder)
+    return folder
+
+
+def test_your_own_images(own_images):
+    assert (own_images / "my-run" / "report.html").exists()
+    assert len(list((own_images / "my-labels").glob("*_overlay.png"))) == 8
+    assert len([p for p in (own_images / "my-labels").glob("*.tif")]) == 8
+
+
+def test_python(own_images, monkeypatch):
+    monkeypatch.chdir(own_images)
+    image = tifffile.imread(sorted((own_images / "my-cells" / "images").glob("*.tif"))[0])
+    names = {"image": image}
+    exec(block_with("load_run", "python"), names)
+    assert names["result"].labels.shape == names["result"].probability.shape == image.shape
+
+
+def test_the_pancreatic_experiment(tmp_path):
+    write_ctc(tmp_path / "data" / "PhC-C2DL-PSC", 20)
+    blocks_ = block_with("experiments/pancreatic.yaml").splitlines()
+    (train,) = [line for line in blocks_ if line.startswith("cellseg-train")]
+    frames = "split.train=0-8 split.validation=14-14 split.test=19-19"
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("data"))
+    run(f"{train} {SHORT} {frames} split.gap=4", tmp_path, CELLSEG_DATA=str(tmp_path / "data"))
+    assert (tmp_path / "runs" / "pancreatic" / "report.html").exists()
+    assert any(line.startswith("tensorboard --logdir runs/pancreatic/tensorboard") for line in blocks_)
+    assert (tmp_path / "runs" / "pancreatic" / "tensorboard").is_dir()
+
+
+def test_the_two_commands_of_a_fresh_machine():
+    targets = [block.strip() for block in blocks("sh") if block.startswith("make ")]
+    assert targets == ["make demo", "make test"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^demo:", makefile, re.MULTILINE) and re.search(r"^test:", makefile, re.MULTILINE)
