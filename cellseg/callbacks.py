@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from cellseg.thresholds import ThresholdCurve
+from pipelines.errors import InputError
 
 MONITOR = "val_dice"
 
@@ -61,6 +62,11 @@ class WholeImageValidation(keras.callbacks.Callback):
         self.curve, self.examples = ThresholdCurve(), []
         for image in self._images():
             probability = self._probability(image)
+            if np.isnan(probability).any():
+                raise InputError(
+                    f"The network answers NaN after epoch {epoch + 1}: its weights have blown up. Lower "
+                    "train.learning_rate, or look for images with extreme values."
+                )
             self.curve.add(image.mask, probability, image.ignore)
             if len(self.examples) < self._examples:
                 self.examples.append((image, probability))

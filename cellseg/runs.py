@@ -46,16 +46,22 @@ class Run:
     threshold: dict
 
     @classmethod
-    def read(cls, folder: Path | str) -> "Run":
-        """Read a run folder. Raises InputError if it is none, or is not finished."""
+    def read(cls, folder: Path | str, *, tuned: bool = True) -> "Run":
+        """Read a run folder; `tuned=False` takes one whose threshold is still to be chosen, as 0.5.
+
+        Raises:
+            InputError: it is no run folder, or not finished.
+        """
         folder = Path(folder)
         if not folder.is_dir():
             raise InputError(f"There is no run folder {folder}.")
-        missing = [name for name in (EXPERIMENT, MODEL, THRESHOLD, DATA) if not (folder / name).is_file()]
+        needed = (EXPERIMENT, MODEL, DATA, THRESHOLD) if tuned else (EXPERIMENT, MODEL, DATA)
+        missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             state = "its training has not finished" if (folder / BACKUP).is_dir() else "it is no run folder"
             raise InputError(f"{folder} lacks {', '.join(missing)}: {state}. Train with cellseg-train first.")
-        return cls(folder, experiments.read(folder / EXPERIMENT), read_json(folder, DATA), read_json(folder, THRESHOLD))
+        threshold = read_json(folder, THRESHOLD) if tuned else {"threshold": 0.5}
+        return cls(folder, experiments.read(folder / EXPERIMENT), read_json(folder, DATA), threshold)
 
 
 def check(folder: Path, *, overwrite: bool) -> None:

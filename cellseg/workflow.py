@@ -95,6 +95,7 @@ def train(
     training.prepare_devices()
     training.seed(experiment.seed)
     data = _data(experiment, reader)
+    _check_foreground(data["statistics"])
     fraction = data["statistics"]["train"]["foreground_fraction"]
     network = training.network_for(experiment, channels=data["channels"], foreground_fraction=fraction)
     objective, loss = training.objective_for(experiment, foreground_fraction=fraction)
@@ -140,8 +141,7 @@ def train(
 
 def tune(run: Path, reader: ShardReader) -> None:
     """Choose the threshold of the highest Dice on the validation images and store it with its curve."""
-    runs.write_json(run, runs.THRESHOLD, {"threshold": 0.5, "measure": "dice", "value": None, "split": "default"})
-    loaded = load_run(run)
+    loaded = LoadedRun(runs.Run.read(run, tuned=False))
     curve = ThresholdCurve()
     for _, record, probability in _probabilities(loaded, reader, "validation"):
         curve.add(record["labels"] > 0, probability[..., 0], _ignore(record))
@@ -217,6 +217,16 @@ def _draw(run: Path, loaded: LoadedRun, reader: ShardReader, scores: dict) -> No
         runs.write_bytes(run, file, png)
         pictures.append({"file": file, "section": "test", "caption": caption})
     runs.write_json(run, runs.PICTURES, pictures)
+
+
+def _check_foreground(statistics: dict) -> None:
+    for split in ("train", "validation"):
+        if not statistics[split]["foreground_fraction"]:
+            purpose = "learn from" if split == "train" else "choose the best weights and the threshold by"
+            raise InputError(
+                f"The {statistics[split]['images']} images of the {split} split hold no cell: there is nothing to "
+                f"{purpose}. Change the split section, or check the labels (preview.png shows them)."
+            )
 
 
 def _data(experiment: Experiment, reader: ShardReader) -> dict:

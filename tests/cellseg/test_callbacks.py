@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cellseg.callbacks import CollapseGuard, TimeBudget, ValidationImage, Warnings, WholeImageValidation
+from pipelines.errors import InputError
 from tests.datasets import discs
 
 
@@ -99,3 +100,8 @@ def test_the_time_budget_stops_before_an_epoch_that_would_not_fit(monkeypatch):
         budget.on_epoch_end(epoch)
         stops.append(budget.model.stop_training)
     assert stops == [False, False, True]  # after 300 s another 100 s would end at 400
+
+
+def test_an_answer_of_nan_stops_the_training():
+    with pytest.raises(InputError, match=r"answers NaN after epoch 1.*train.learning_rate"):
+        judge(lambda mask: np.full(mask.shape, np.nan))

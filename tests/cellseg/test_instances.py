@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cellseg.instances import INSTANCES, components
+from cellseg.instances import INSTANCES, components, watershed
 from pipelines.errors import InputError
 from tests import cells, oracles
 
@@ -125,3 +125,55 @@ def test_options_out_of_range():
         components(np.zeros((2, 2)), connectivity=6)
     with pytest.raises(InputError, match="min_size must be >= 0 pixels, got -1"):
         components(np.zeros((2, 2)), min_size=-1)
+
+
+def two_discs(gap, radius=10):
+    """Two discs whose centres are 2 * radius + gap apart."""
+    rows, columns = np.mgrid[0:40, 0:80]
+    centre = 40 - radius - gap / 2
+    return [(rows - 20) ** 2 + (columns - c) ** 2 <= radius**2 for c in (centre, 80 - centre)]
+
+
+def test_watershed_cuts_touching_discs_at_the_neck():
+    one, two = two_discs(gap=-4)  # they overlap by 4 pixels
+    labels = watershed(one | two)
+    assert labels.max() == 2 and components(one | two).max() == 1
+    left, right = labels[20, 25], labels[20, 55]
+    assert (labels[one & ~two] == left).mean() > 0.99 and (labels[two & ~one] == right).mean() > 0.99
+    np.testing.assert_array_equal(labels > 0, one | two)
+
+
+def test_watershed_leaves_single_cells_whole():
+    rows, columns = np.mgrid[0:60, 0:60]
+    for mask in (
+        (rows - 30) ** 2 + (columns - 30) ** 2 <= 15**2,
+        ((rows - 30) / 10) ** 2 + ((columns - 30) / 25) ** 2 <= 1,
+        (rows > 20) & (rows < 35) & (columns > 10) & (columns < 50),
+        (rows < 12) & (columns < 12),  # cut by the image border
+    ):
+        np.testing.assert_array_equal(watershed(mask), components(mask))
+
+
+def test_watershed_keeps_cells_of_few_pixels():
+    mask = np.zeros((9, 12), bool)
+    mask[1, 1] = mask[4, 4:6] = True
+    mask[6:8, 9:11] = True
+    np.testing.assert_array_equal(watershed(mask, depth=3.0), components(mask))
+
+
+def test_watershed_drops_small_cells_and_numbers_by_rows():
+    mask = np.zeros((20, 30), bool)
+    mask[1:3, 1:3] = mask[5:12, 5:12] = mask[8:18, 18:28] = True
+    labels = watershed(mask, min_size=10)
+    assert labels[2, 2] == 0 and labels[6, 6] == 1 and labels[10, 20] == 2
+
+
+def test_watershed_of_nothing_and_of_everything():
+    assert not watershed(np.zeros((5, 5), np.float32)).any()
+    assert (watershed(np.ones((5, 5), np.float32)) == 1).all()
+
+
+@pytest.mark.parametrize("options", [{"sigma": -1.0}, {"depth": 0.0}])
+def test_watershed_options(options):
+    with pytest.raises(InputError, match="sigma must be >= 0 and depth > 0"):
+        watershed(np.zeros((5, 5), np.float32), **options)

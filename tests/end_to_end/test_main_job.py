@@ -117,6 +117,18 @@ def test_bad_configurations_are_refused_before_any_work(job):
     assert "There is no experiment file" in refused(job, job / "nothing.yaml")
 
 
+@pytest.mark.parametrize(("labelled", "split"), [(0, "train"), (1, "validation")])
+def test_images_without_cells_are_refused(tmp_path, labelled, split):
+    source = write_pairs(tmp_path / "raw", 10)
+    for path in sorted((source / "labels").iterdir())[labelled:]:
+        tifffile.imwrite(path, np.zeros((64, 64), np.uint16))
+    # Seed 3 puts the first image, the only one with cells, into the training split.
+    succeed("prepare", source, "--layout", "pairs", "--format", "npz", "--seed", 3, "--out", tmp_path / "shards")
+    done = command("train", tmp_path / "shards" / "experiment.yaml", *SHORT, "--out", tmp_path / "run")
+    assert done.returncode == 2 and f"images of the {split} split hold no cell" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_existing_run_is_kept(job):
     done = command("train", job / "shards" / "experiment.yaml", "--out", job / "run")
     assert done.returncode == 2 and "exists already" in done.stderr
