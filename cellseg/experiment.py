@@ -151,6 +151,14 @@ class Experiment(Section):
         path = Path(self.data.shards)
         return path if path.is_absolute() else self.folder / path
 
+    def placed(self, shards: Path) -> "Experiment":
+        """The same experiment with paths that hold from any folder, for the run folder's copy."""
+        changes = {"shards": str(shards.resolve())}
+        beside = self.folder / self.data.source
+        if not places(self.data.source, self.folder)[0].exists() and beside.exists():
+            changes["source"] = str(beside.resolve())
+        return self.model_copy(update={"data": self.data.model_copy(update=changes)})
+
     def data_config(self) -> dict:
         """What the shards depend on, for their hash."""
         data = self.data.model_dump(mode="json", exclude={"shards"})

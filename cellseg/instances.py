@@ -3,6 +3,7 @@
 Predicting the probability is the work of `cellseg.inference`, choosing the threshold of `cellseg.thresholds`.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import cv2
@@ -138,4 +139,4 @@ def _number(labels: np.ndarray, min_size: int) -> np.ndarray:
     return new[labels]
 
 
-INSTANCES = {"components": components, "watershed": watershed}
+INSTANCES: dict[str, Callable[..., np.ndarray]] = {"components": components, "watershed": watershed}

@@ -7,16 +7,17 @@ Each step's own work lives below: `pipelines.prepare`, `cellseg.training`, `cell
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from cellseg import runs
-from cellseg.evaluation import Baselines, Scores
+from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, load_run, tiling
+from cellseg.metrics import check_measures
 from cellseg.thresholds import ThresholdCurve
 from pipelines.dataset import ShardReader, check_patch, minimum_ranges
 from pipelines.errors import InputError
@@ -99,7 +100,7 @@ def train(
     fraction = data["statistics"]["train"]["foreground_fraction"]
     network = training.network_for(experiment, channels=data["channels"], foreground_fraction=fraction)
     objective, loss = training.objective_for(experiment, foreground_fraction=fraction)
-    experiment = experiment.model_copy(update={"loss": loss})
+    experiment = experiment.placed(reader.folder).model_copy(update={"loss": loss})
     patch_output = training.patch_output(experiment)
     check_patch(reader.manifest.of_split("train"), patch_output)
     geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
@@ -160,21 +161,30 @@ def evaluate(run: Path, reader: ShardReader, *, progress: Progress = lambda item
     return scores
 
 
-def evaluate_run(path: Path, split: str = "test") -> dict:
+def evaluate_run(
+    path: Path,
+    split: str = "test",
+    *,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    progress: Progress = lambda items, total: items,
+) -> dict:
     """Score one split of a finished run again, from its shards; nothing is written.
 
     Raises:
         InputError: no finished run there, an unknown split, or shards that are gone or of another configuration.
     """
+    check_measures(measures)
     loaded = load_run(path)
     folder = Path(loaded.run.data["shards"])
     reader = ShardReader(folder)
     reader.manifest.check_config(loaded.run.experiment.data_config(), folder)
-    return _score_split(loaded, reader, split, lambda items, total: items)[0]
+    return _score_split(loaded, reader, split, progress, measures)[0]
 
 
-def _score_split(loaded: LoadedRun, reader: ShardReader, split: str, progress: Progress) -> tuple[dict, dict]:
-    scores, baselines = Scores(), Baselines()
+def _score_split(
+    loaded: LoadedRun, reader: ShardReader, split: str, progress: Progress, measures: Sequence[str] = DEFAULT_MEASURES
+) -> tuple[dict, dict]:
+    scores, baselines = Scores(measures), Baselines(measures)
     count = len(reader.manifest.of_split(split))
     for sample, record, probability in progress(_probabilities(loaded, reader, split), count):
         labels = record["labels"].astype(np.int32)

@@ -96,11 +96,11 @@ def _run(path: Path, measures: tuple[str, ...], split: str) -> dict:
             f"{path} is not a run folder: it holds no {' and no '.join(missing)}. "
             "Give a folder that cellseg-train wrote, or two folders: TRUTH PREDICTION."
         )
-    if measures:
-        raise click.UsageError("--measure goes with TRUTH and PREDICTION; a run is scored by its usual measures.")
+    shell.quiet_tensorflow()
+    from cellseg.evaluation import DEFAULT_MEASURES
     from cellseg.workflow import evaluate_run
 
-    return evaluate_run(path, split)
+    return evaluate_run(path, split, measures=measures or DEFAULT_MEASURES, progress=shell.progress("images"))
 
 
 def _repeat_measure(args: list[str]) -> list[str]:

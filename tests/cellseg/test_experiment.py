@@ -115,3 +115,22 @@ def test_the_shards_do_not_depend_on_the_training(tmp_path):
     assert experiments.read(write(tmp_path), ["seed=5"]).data_config() != one
     moved = experiments.read(write(tmp_path), ["data.source=/elsewhere/cells"]).data_config()
     assert moved == one  # the same data in another place
+
+
+def test_the_runs_copy_holds_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLSEG_DATA", str(tmp_path / "root"))
+    (tmp_path / "cells").mkdir()
+    experiment = experiments.read(write(tmp_path), ["data.shards=prepared"])
+    placed = experiment.placed(experiment.shards())
+    assert placed.data.source == str(tmp_path / "cells") and placed.data.shards == str(tmp_path / "prepared")
+    (tmp_path / "run").mkdir()
+    again = experiments.read(write(tmp_path / "run", placed.to_yaml()))
+    assert again.source() == tmp_path / "cells" and again.shards() == tmp_path / "prepared"
+    assert again.data_config() == experiment.data_config()
+
+
+def test_data_below_the_root_stays_relative_to_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("CELLSEG_DATA", str(tmp_path / "root"))
+    (tmp_path / "root" / "cells").mkdir(parents=True)
+    experiment = experiments.read(write(tmp_path))
+    assert experiment.placed(experiment.shards()).data.source == "cells"

@@ -90,7 +90,14 @@ def test_predicting_and_evaluating_the_raw_images(job):
 def test_a_run_scored_again_gives_the_same_scores(job):
     succeed("evaluate", job / "run", "--split", "test", "--json", job / "again.json")
     again = json.loads((job / "again.json").read_text())
+    printed = succeed("evaluate", job / "run", "--split", "validation", "--measure", "dice", "seg")
+    assert printed.startswith("2 images") and "seg" in printed and "iou" not in printed
     assert again["measures"] == json.loads((job / "run" / "scores.json").read_text())["test"]["measures"]
+
+
+def test_the_runs_own_experiment_trains_again(job, tmp_path):
+    succeed("train", job / "run" / "experiment.yaml", "train.epochs=1", "--out", tmp_path / "again", cwd=tmp_path)
+    assert (tmp_path / "again" / "report.html").exists()
 
 
 def test_the_report_is_written_again(job):
