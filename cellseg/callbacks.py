@@ -71,9 +71,9 @@ class WholeImageValidation(keras.callbacks.Callback):
             if len(self.examples) < self._examples:
                 self.examples.append((image, probability))
         half = int(np.argmin(np.abs(self.curve.thresholds - 0.5)))
-        logs[MONITOR] = _number(self.curve.best().value)
-        logs["val_dice_half"] = _number(self.curve.dice[half])
-        logs["val_foreground_ratio"] = _number(self.curve.foreground_ratio[half])
+        logs[MONITOR] = float(np.max(self.curve.dice))
+        logs["val_dice_half"] = float(self.curve.dice[half])
+        logs["val_foreground_ratio"] = float(self.curve.foreground_ratio[half])
 
 
 @dataclass
@@ -214,7 +214,3 @@ class SamplePictures(keras.callbacks.Callback):
         """Close the log."""
         if self._writer is not None:
             self._writer.close()
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
