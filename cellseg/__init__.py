@@ -3,7 +3,19 @@
 From batches to biology; files and batches themselves live in `pipelines`.
 """
 
+import importlib
+from types import ModuleType
+
 __version__ = "0.1.0"
+
+_ROOMS = ("evaluation", "inference", "instances", "losses", "metrics", "models", "thresholds")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`cellseg.metrics` and other rooms, imported when they are first asked for: the commands' --help is quick."""
+    if name in _ROOMS:
+        return importlib.import_module(f"cellseg.{name}")
+    raise AttributeError(f"module 'cellseg' has no attribute '{name}'")
 
 
 def load_run(path):

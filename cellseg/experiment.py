@@ -11,7 +11,7 @@ import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
@@ -20,6 +20,7 @@ from pipelines.errors import InputError
 
 DATA_ROOT = "CELLSEG_DATA"
 Named = dict[str, Any]
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
 
 # The pancreatic U-Net: trains on a laptop, and takes patches of any multiple of 16.
@@ -32,6 +33,9 @@ DEFAULT_MODEL: Named = {
     "dropout": 0.1,
     "dropout_at": "every",
 }
+
+DEFAULT_LOSS: Named = {"name": "tversky_bce"}
+DEFAULT_INSTANCES: Named = {"name": "components"}
 
 
 class Section(pydantic.BaseModel):
@@ -82,12 +86,21 @@ class Data(Section):
 class Split(Section):
     """Which images train, which steer training and thresholds, and which only measure the result."""
 
-    by: Literal["image", "sequence", "block"] = "image"
+    by: Literal["image", "sequence", "block"] | None = None  # None: block where there are frames, else image
     train: float | str | list[str | int] = 0.7
     validation: float | str | list[str | int] = 0.15
     test: float | str | list[str | int] = 0.15
     gap: pydantic.NonNegativeInt = 0
-    seed: int | None = None
+    seed: Seed | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _numbers_as_names(cls, values: Any) -> Any:
+        """Sequence 01 and frame 12 are names, not fractions; YAML reads both as numbers."""
+        if not isinstance(values, dict) or values.get("by") not in ("sequence", "block"):
+            return values
+        parts = {name: values[name] for name in ("train", "validation", "test") if type(values.get(name)) is int}
+        return values | {name: f"{number:02d}" for name, number in parts.items()}
 
 
 class Train(Section):
@@ -116,17 +129,17 @@ class Experiment(Section):
     """One experiment file. `folder` is where it lies; paths are looked for below CELLSEG_DATA first, then there."""
 
     name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = 0
+    seed: Seed = 0
     data: Data
     split: Split = Split()
     target: str = "foreground"
     augment: list[Named] = []
     weight_map: Named | None = None
     model: Named = DEFAULT_MODEL
-    loss: Named = {"name": "tversky_bce"}
+    loss: Named = DEFAULT_LOSS
     train: Train = Train()
     inference: Inference = Inference()
-    instances: Named = {"name": "components"}
+    instances: Named = DEFAULT_INSTANCES
     folder: Path = pydantic.Field(Path(), exclude=True)
 
     def source(self) -> Path:
@@ -162,9 +175,13 @@ class Experiment(Section):
     def data_config(self) -> dict:
         """What the shards depend on, for their hash."""
         data = self.data.model_dump(mode="json", exclude={"shards"})
-        data["source"] = Path(self.data.source).name  # the same data may lie elsewhere on another machine
+        there = [place for place in places(self.data.source, self.folder) if place.exists()]
+        # The same data may lie elsewhere on another machine; `pipelines.provenance` compares the files themselves.
+        data["source"] = there[0].resolve().name if there else Path(self.data.source).name
         split = self.split.model_dump(mode="json")
         split["seed"] = self.seed if self.split.seed is None else self.split.seed
+        if self.split.by == "block":
+            split["seed"] = 0  # nothing is drawn
         return {"data": data, "split": split}
 
     def to_yaml(self) -> str:
@@ -200,9 +217,14 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no experiment: expected keys such as name, data and train.")
+    apply_overrides(content, overrides)
+    return check({**content, "folder": path.resolve().parent}, where=str(path))
+
+
+def apply_overrides(content: dict, overrides: Sequence[str]) -> None:
+    """Set `key=value` pairs, with dots between the levels, in the content of an experiment. Raises InputError."""
     for override in overrides:
         _override(content, override)
-    return check({**content, "folder": path.resolve().parent}, where=str(path))
 
 
 def check(content: Mapping[str, Any], *, where: str = "experiment") -> Experiment:
@@ -250,7 +272,9 @@ def check_options(
         try:
             checked[option] = pydantic.TypeAdapter(hints.get(option, Any)).validate_python(value)
         except pydantic.ValidationError as error:
-            raise InputError(f"{key}.{option}: {error.errors()[0]['msg']}, got {value!r}.") from error
+            problem = error.errors()[0]
+            close = nearest(str(value), re.findall(r"'([^']+)'", problem["msg"]))
+            raise InputError(f"{key}.{option}: {problem['msg']}, got {value!r}.{close}") from error
     return checked
 
 
@@ -274,6 +298,8 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no name of a key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key}' stands twice", key_node.start_mark
@@ -292,8 +318,9 @@ def _override(content: dict, override: str) -> None:
     if not equals or not key:
         raise InputError(f"'{override}' is no override. Write key=value, for example train.epochs=1.")
     *parents, last = key.split(".")
+    defaults = {"model": DEFAULT_MODEL, "loss": DEFAULT_LOSS, "instances": DEFAULT_INSTANCES}
     for parent in parents:
-        content = content.setdefault(parent, {})
+        content = content.setdefault(parent, dict(defaults.get(parent, {})))
         if not isinstance(content, dict):
             raise InputError(f"'{override}': {parent} is a value, not a section.")
     try:

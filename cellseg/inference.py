@@ -212,5 +212,9 @@ def cheapest_tile(shapes: Sequence[tuple[int, int]], *, overlap: int, step: int)
         pieces = [[max(1, -(-(side - overlap) // (tile - overlap))) for side in shape] for shape in shapes]
         return sum(rows * columns for rows, columns in pieces) * tile * tile
 
-    smallest = -(-2 * overlap // step) * step or step
+    smallest = max(-(-2 * overlap // step) * step, step)
+    if smallest > LARGEST_TILE:
+        raise InputError(
+            f"inference.overlap must be below half of {LARGEST_TILE} px, got {overlap}; or set inference.tile."
+        )
     return min(range(smallest, LARGEST_TILE + 1, step), key=lambda tile: (cost(tile), tile))

@@ -93,19 +93,30 @@ def result_stem(file: Path) -> str:
     return f"mask{frame[1]}" if frame else file.stem
 
 
+def outputs(target: Path, options: Options) -> dict[str, Path]:
+    """Every file that is written for one image, by what it holds; the labels are `target`."""
+    files = {"labels": target}
+    if options.probability:
+        files["probability"] = target.with_name(f"{target.stem}_probability.tif")
+    if options.overlay:
+        files["overlay"] = target.with_name(f"{target.stem}_overlay.png")
+    return files
+
+
 def _check_targets(targets: dict[Path, Path], options: Options) -> None:
-    by_target: dict[Path, Path] = {}
+    writer: dict[Path, Path] = {}
     inputs = {file.resolve() for file in targets}
     for file, target in targets.items():
-        if target in by_target:
-            raise InputError(
-                f"{by_target[target]} and {file} would both be written to {target}. "
-                "Give them different names, or predict them into two folders."
-            )
-        by_target[target] = file
-        if target.resolve() in inputs:
-            raise InputError(f"The labels of {file} would replace the image {target}. Choose another --out.")
-    there = [target for target in by_target if target.exists()]
+        for what, path in outputs(target, options).items():
+            if path in writer:
+                raise InputError(
+                    f"{writer[path]} and {file} would both be written to {path}. "
+                    "Give them different names, or predict them into two folders."
+                )
+            writer[path] = file
+            if path.resolve() in inputs:
+                raise InputError(f"The {what} of {file} would replace the image {path}. Choose another --out.")
+    there = [path for path in writer if path.exists()]
     if there and not options.overwrite:
         raise InputError(
             f"{len(there)} results exist already, for example {there[0]}. "
@@ -121,14 +132,12 @@ def _predict_file(loaded: LoadedRun, file: Path, target: Path, options: Options,
     for text in dict.fromkeys(str(warning.message) for warning in caught):
         say(f"{file}: {text}")
     spacing_um = read_spacing_um(file)
-    stem = target.with_suffix("")
+    files = outputs(target, options)
     if options.probability:
         probability = np.stack([prediction.probability for prediction in predictions])
-        write_image(
-            stem.with_name(f"{stem.name}_probability.tif"), _squeeze(probability[..., None]), spacing_um=spacing_um
-        )
+        write_image(files["probability"], _squeeze(probability[..., None]), spacing_um=spacing_um)
     if options.overlay:
-        _write_overlay(stem.with_name(f"{stem.name}_overlay.png"), loaded, pages, predictions)
+        _write_overlay(files["overlay"], loaded, pages, predictions)
     # The labels come last: where they are, everything of this image is there.
     write_labels(target, _squeeze(np.stack([prediction.labels for prediction in predictions])), spacing_um=spacing_um)
 

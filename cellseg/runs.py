@@ -8,6 +8,7 @@
 Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -16,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,17 +66,43 @@ class Run:
         return cls(folder, experiments.read(folder / EXPERIMENT), read_json(folder, DATA), threshold)
 
 
-def check(folder: Path, *, overwrite: bool) -> None:
-    """Raise InputError if a run cannot be made at `folder`."""
-    check_free(folder, marker=EXPERIMENT, overwrite=overwrite)
+def check(folder: Path, *, overwrite: bool, keep: Iterable[Path] = ()) -> None:
+    """Raise InputError if a run cannot be made at `folder`: something is there, or one of `keep` lies in it."""
+    # environment.txt, and not experiment.yaml, which folders of shards and of people's own have, too.
+    check_free(folder, marker=ENVIRONMENT, overwrite=overwrite)
+    for path in (Path.cwd(), *keep):
+        if folder.exists() and path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"The run folder {folder} would replace {path}, which is needed. Choose another folder with --out."
+            )
 
 
-def create(folder: Path, *, overwrite: bool) -> None:
-    """Make an empty run folder; an old run is replaced only if asked. Raises InputError."""
+@contextlib.contextmanager
+def replacing(folder: Path, *, overwrite: bool) -> Iterator[None]:
+    """Make an empty run folder for a training; an old run is put aside and comes back if the training fails.
+
+    What a failed training left is then at `NAME.interrupted`.
+
+    Raises:
+        InputError: an old run is there and may not be replaced.
+    """
     check(folder, overwrite=overwrite)
-    if folder.exists():
-        shutil.rmtree(folder)
-    (folder / BACKUP).mkdir(parents=True)
+    aside = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    had_old = folder.exists()
+    if had_old:
+        os.replace(folder, aside)
+    try:
+        (folder / BACKUP).mkdir(parents=True)
+        yield
+    except BaseException:
+        if had_old:
+            interrupted = folder.with_name(f"{folder.name}.interrupted")
+            shutil.rmtree(interrupted, ignore_errors=True)
+            if folder.exists():
+                os.replace(folder, interrupted)
+            os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_json(folder: Path, name: str) -> dict:

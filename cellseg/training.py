@@ -14,7 +14,7 @@ import numpy as np
 
 from cellseg import callbacks as watch
 from cellseg.experiment import Experiment, build, check_options, nearest
-from cellseg.inference import Predictor, Tiling, instances_function
+from cellseg.inference import Predictor, Tiling, instances_function, tiling
 from cellseg.losses import LOSSES
 from cellseg.models import MODELS
 from cellseg.models.unet import check_size, output_size
@@ -85,13 +85,34 @@ def check(experiment: Experiment) -> None:
             f"target: '{experiment.target}' is not known.{nearest(experiment.target, NUM_OUTPUTS)} "
             f"Known: {', '.join(NUM_OUTPUTS)}."
         )
-    check_options(LOSSES, experiment.loss, key="loss")
-    check_options(MODELS, experiment.model, key="model", given=GIVEN)
     build(LOSSES, experiment.loss, key="loss")
-    instances_function(experiment)
-    Augmenter(experiment.augment)
-    weight_map_function(experiment)
     patch_output(experiment)
+    network_for(experiment, channels=1, foreground_fraction=None)
+    geometry = tiling(experiment, shapes=[(experiment.train.patch, experiment.train.patch)])
+    if geometry.overlap >= geometry.output:
+        raise InputError(
+            f"inference.overlap must be below the tile's answer of {geometry.output} px, got {geometry.overlap}."
+        )
+    # The rest shows what it does not accept on a blank patch, and not after an hour of training.
+    instances_function(experiment)(np.zeros((8, 8), np.float32), threshold=0.5)
+    _try_patch(experiment)
+
+
+def _try_patch(experiment: Experiment) -> None:
+    side = min(experiment.train.patch, 64)
+    image, labels = np.zeros((side, side, 1), np.float32), np.zeros((side, side), np.int32)
+    answer, maps = Augmenter(experiment.augment)(image, {"labels": labels}, rng=np.random.default_rng(0))
+    if answer.shape != image.shape or maps["labels"].shape != labels.shape:
+        raise InputError(
+            f"augment: a patch of {side}x{side} became {answer.shape[0]}x{answer.shape[1]}. Patches are cut by "
+            "train.patch; leave cropping, padding and resizing out of augment."
+        )
+    weight_map = weight_map_function(experiment)
+    if weight_map is not None:
+        try:
+            weight_map(labels)
+        except ValueError as error:
+            raise InputError(f"weight_map: {error}") from error
 
 
 def weight_map_function(experiment: Experiment) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -141,7 +162,7 @@ def fit(
     network: keras.Model,
     objective: Callable,
     *,
-    tiling: Tiling,
+    geometry: Tiling,
     patch_output: int,
     minimum_range: dict[str, float],
     work: Path,
@@ -155,7 +176,7 @@ def fit(
         reader: The shards.
         network: From `network_for`.
         objective: From `objective_for`.
-        tiling: Geometry for the validation images.
+        geometry: For the validation images.
         patch_output: Side of the network's answer to a training patch.
         minimum_range: From `pipelines.dataset.minimum_ranges`.
         work: Folder for the history and the best weights so far.
@@ -179,7 +200,7 @@ def fit(
     trainer.compile(keras.optimizers.Adam(train.learning_rate), jit_compile=train.jit_compile)
     predictor = Predictor(
         network,
-        tiling=tiling,
+        tiling=geometry,
         channels=reader.manifest.channels,
         contrast=experiment.data.contrast,
         minimum_range=minimum_range,

@@ -18,40 +18,55 @@ from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, load_run, tiling
 from cellseg.metrics import check_measures
+from cellseg.report import write_report
 from cellseg.thresholds import ThresholdCurve
 from pipelines.dataset import ShardReader, check_patch, minimum_ranges
 from pipelines.errors import InputError
 from pipelines.prepare import Progress, prepare
+from pipelines.provenance import changes
 from pipelines.shards.manifest import NAME as MANIFEST
 from pipelines.shards.manifest import Manifest
+from pipelines.sources import SOURCES
 
 SCORED = ("validation", "test")
 PICTURED = ("best", "typical", "worst")
+FRAME_GAP = 2  # frames left out between blocks where the YAML says nothing
 
 
 def ensure_shards(
     experiment: Experiment,
     *,
     overwrite: bool = False,
+    anew: bool = False,
     workers: int = 1,
     progress: Progress = lambda items, total: items,
-) -> Path:
+) -> tuple[Experiment, Path]:
     """The experiment's folder of shards, prepared if it is not there.
 
+    Args:
+        experiment: Its data and split sections are read.
+        overwrite: Prepare again where the shards are damaged, of another configuration or of other raw files.
+        anew: Prepare again in any case (with `overwrite`), or refuse a folder that is there (without).
+        workers: Processes that read images.
+        progress: Wraps an iterable of known length, to draw a bar.
+
+    Returns:
+        The experiment with its kind of split settled, and the folder.
+
     Raises:
-        InputError: the shards there are of another configuration and `overwrite` is not set, or the data is bad.
+        InputError: what is there may not be used and `overwrite` is not set, or the data is bad.
     """
     folder = experiment.shards()
-    if (folder / MANIFEST).is_file():
+    experiment = _settled(experiment, folder)
+    if (folder / MANIFEST).is_file() and not anew:
         try:
-            Manifest.read(folder).check_config(experiment.data_config(), folder)
-            return folder
+            _check_shards(experiment, folder)
+            return experiment, folder
         except InputError:
             if not overwrite:
                 raise
-    source = experiment.source()
     prepare(
-        source,
+        experiment.source(),
         folder,
         config=experiment.data_config(),
         options=experiment.data.options(),
@@ -61,7 +76,44 @@ def ensure_shards(
         overwrite=overwrite,
         progress=progress,
     )
-    return folder
+    return experiment, folder
+
+
+def _settled(experiment: Experiment, folder: Path) -> Experiment:
+    """Choose the kind of split where the YAML leaves it open: neighbouring frames must not lie in two splits."""
+    if experiment.split.by is not None:
+        return experiment
+    if (folder / MANIFEST).is_file() and not _source_there(experiment):
+        by = Manifest.read(folder).config["split"]["by"]
+    else:
+        items = SOURCES[experiment.data.layout](experiment.source(), **experiment.data.options())
+        by = "block" if any(item.frame is not None for item in items) else "image"
+    update = {"by": by, "gap": max(experiment.split.gap, FRAME_GAP) if by == "block" else experiment.split.gap}
+    return experiment.model_copy(update={"split": experiment.split.model_copy(update=update)})
+
+
+def _check_shards(experiment: Experiment, folder: Path) -> None:
+    """Raise InputError if the shards are damaged, of another configuration or of raw files that have changed."""
+    manifest = Manifest.read(folder)
+    manifest.check_config(experiment.data_config(), folder)
+    manifest.verify(folder)
+    if not _source_there(experiment):  # the shards are enough to train
+        return
+    source = experiment.source()
+    items = SOURCES[experiment.data.layout](source, **experiment.data.options())
+    different = changes(manifest.files, items, source)
+    if different:
+        raise InputError(
+            f"The raw data in {source} is not what the shards in {folder} were made from ({different}). Pass "
+            "--overwrite to prepare them again, or set data.shards to another folder."
+        )
+
+
+def _source_there(experiment: Experiment) -> bool:
+    try:
+        return experiment.source().exists()
+    except FileNotFoundError:
+        return False
 
 
 def train(
@@ -89,11 +141,12 @@ def train(
     """
     from cellseg import callbacks, training
 
-    runs.check(run, overwrite=overwrite)
+    runs.check(run, overwrite=overwrite, keep=(experiment.folder, experiment.shards(), *_raw(experiment)))
+    training.prepare_devices()
     training.check(experiment)  # before any work: a typo in the last section must not cost a preparation
     say("preparing the data")
-    reader = ShardReader(ensure_shards(experiment, overwrite=overwrite, progress=progress))
-    training.prepare_devices()
+    experiment, shards = ensure_shards(experiment, overwrite=overwrite, progress=progress)
+    reader = ShardReader(shards, verify=False)  # that was done a moment ago
     training.seed(experiment.seed)
     data = _data(experiment, reader)
     _check_foreground(data["statistics"])
@@ -105,39 +158,41 @@ def train(
     check_patch(reader.manifest.of_split("train"), patch_output)
     geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
 
-    runs.create(run, overwrite=overwrite)
-    runs.write_text(run, runs.EXPERIMENT, experiment.to_yaml())
-    runs.write_text(run, runs.ENVIRONMENT, runs.environment())
-    runs.write_json(run, runs.DATA, data)
-    warnings = callbacks.Warnings()
-    say(f"training; tensorboard --logdir {run / 'tensorboard'} shows it")
-    begin = time.monotonic()
-    training.fit(
-        experiment,
-        reader,
-        network,
-        objective,
-        tiling=geometry,
-        patch_output=patch_output,
-        minimum_range=data["minimum_range"],
-        work=run / runs.BACKUP,
-        tensorboard=run / "tensorboard",
-        warnings=warnings,
-    )
-    data["training_minutes"] = round((time.monotonic() - begin) / 60, 2)
-    runs.write_json(run, runs.DATA, data)
-    runs.write_json(run, runs.WARNINGS, warnings.messages)
-    for name in (runs.HISTORY, runs.MODEL):
-        os.replace(run / runs.BACKUP / name, run / name)
-    say("tuning the threshold on the validation images")
-    tune(run, reader)
-    say("scoring the held-out images")
-    evaluate(run, reader, progress=progress)
-    shutil.rmtree(run / runs.BACKUP, ignore_errors=True)
-    from cellseg.report import write_report
-
-    write_report(run)
+    with runs.replacing(run, overwrite=overwrite):
+        runs.write_text(run, runs.EXPERIMENT, experiment.to_yaml())
+        runs.write_text(run, runs.ENVIRONMENT, runs.environment())
+        runs.write_json(run, runs.DATA, data)
+        warnings = callbacks.Warnings()
+        say(f"training; tensorboard --logdir {run / 'tensorboard'} shows it")
+        begin = time.monotonic()
+        training.fit(
+            experiment,
+            reader,
+            network,
+            objective,
+            geometry=geometry,
+            patch_output=patch_output,
+            minimum_range=data["minimum_range"],
+            work=run / runs.BACKUP,
+            tensorboard=run / "tensorboard",
+            warnings=warnings,
+        )
+        data["training_minutes"] = round((time.monotonic() - begin) / 60, 2)
+        runs.write_json(run, runs.DATA, data)
+        runs.write_json(run, runs.WARNINGS, warnings.messages)
+        for name in (runs.HISTORY, runs.MODEL):
+            os.replace(run / runs.BACKUP / name, run / name)
+        say("tuning the threshold on the validation images")
+        tune(run, reader)
+        say("scoring the held-out images")
+        evaluate(run, reader, progress=progress)
+        shutil.rmtree(run / runs.BACKUP, ignore_errors=True)
+        write_report(run)
     return run
+
+
+def _raw(experiment: Experiment) -> list[Path]:
+    return [experiment.source()] if _source_there(experiment) else []
 
 
 def tune(run: Path, reader: ShardReader) -> None:

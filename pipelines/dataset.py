@@ -174,7 +174,7 @@ def check_patch(samples: Sequence[dict], patch: int) -> None:
     if min(height, width) < patch:
         raise InputError(
             f"{smallest['name']} is {height}x{width} pixels, smaller than a patch of {patch}x{patch}. "
-            f"Set train.patch to {max(16, min(height, width) // 16 * 16)} or leave small images out."
+            "Set train.patch to a smaller side that the network can take, or leave small images out."
         )
 
 

@@ -7,6 +7,7 @@ import collections
 import concurrent.futures
 import json
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from pipelines.advice import advise, suggest_patch
 from pipelines.errors import InputError
 from pipelines.files import check_free, sha256, whole_folder
 from pipelines.images import contrast_limits, to_channels
+from pipelines.provenance import fingerprints
 from pipelines.sample import Item, Sample
 from pipelines.shards import FORMATS
 from pipelines.shards.manifest import NAME as MANIFEST
@@ -29,6 +31,7 @@ from pipelines.splits import assign, check_duplicates
 from pipelines.statistics import Statistics
 
 STARTER = "experiment.yaml"
+NEW_STARTER = "experiment.new.yaml"  # where the user has edited the first
 PREVIEW = "preview.png"
 SHARD_BYTES = 64 * 2**20
 PREVIEWS = {"train": 4, "validation": 2, "test": 2}
@@ -94,10 +97,28 @@ def prepare(
         manifest.statistics = {split_name: statistics[split_name].result() for split_name in SPLITS}
         smallest = min(min(sample["shape"][:2]) for sample in manifest.samples)
         manifest.advice = advise(manifest.statistics["train"], smallest_side=smallest)
+        manifest.files = fingerprints(items, source)
         previews.draw(folder / PREVIEW)
-        (folder / STARTER).write_text(starter(manifest, source=source, name=name, seed=seed), encoding="utf-8")
+        _write_starter(folder, out, manifest, starter(manifest, source=source, name=name, seed=seed))
         manifest.write(folder)
     return manifest
+
+
+def _write_starter(folder: Path, old: Path, manifest: Manifest, text: str) -> None:
+    """Write the starter; an experiment that the user has edited in the folder that is replaced stays, beside it."""
+    name, edited = STARTER, old / STARTER
+    if edited.is_file() and (old / MANIFEST).is_file() and sha256(edited) != _starter_hash(old):
+        (folder / STARTER).write_bytes(edited.read_bytes())
+        name = NEW_STARTER
+    (folder / name).write_text(text, encoding="utf-8")
+    manifest.starter = sha256(folder / name)
+
+
+def _starter_hash(folder: Path) -> str:
+    try:
+        return Manifest.read(folder).starter
+    except InputError:  # a damaged manifest: nobody knows, so the file is kept
+        return ""
 
 
 def starter(manifest: Manifest, *, source: Path, name: str, seed: int) -> str:
@@ -228,7 +249,9 @@ def _loaded(items: Sequence[Item], load: Callable[[Item], Loaded], workers: int)
             yield load(item)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads can hang
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+    # Ctrl-C is the main process' business; a worker would only print a traceback.
+    quiet = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=quiet) as pool:
         waiting: collections.deque = collections.deque()
         try:
             for item in items:

@@ -20,7 +20,7 @@ LAYOUTS = ("pairs", "ctc", "dsb2018")
 @click.option("--sequence", help="Which sequence to take, for example 01 (ctc).")
 @click.option("--format", "shard_format", type=click.Choice(["tfrecord", "npz"]), help="Shard format [tfrecord].")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read images.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of a split by image.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of a split by image [0].")
 @click.option("--overwrite", is_flag=True, help="Replace the shards in the output folder.")
 def prepare(what, overrides, layout, out, images, labels, truth, sequence, shard_format, workers, seed, overwrite):
     """Turn raw images and their truth into shards for training.
@@ -35,38 +35,37 @@ def prepare(what, overrides, layout, out, images, labels, truth, sequence, shard
 
     if what is not None and what.suffix in (".yaml", ".yml"):
         given = {"--layout": layout, "--images": images, "--labels": labels, "--truth": truth, "--sequence": sequence}
-        extra = [name for name, value in given.items() if value is not None]
+        extra = [name for name, value in {**given, "--seed": seed}.items() if value is not None]
         if extra:
-            raise InputError(f"{', '.join(extra)} cannot be given with {what}: set the keys of its data section.")
+            raise InputError(f"{', '.join(extra)} cannot be given with {what}: set the keys in it, or as KEY=VALUE.")
         experiment = experiments.read(what, overrides)
         changes = {"format": shard_format} if shard_format else {}
         if out is not None:
             changes["shards"] = str(out.resolve())
         experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update=changes)})
     else:
-        if overrides:
-            raise InputError(f"'{overrides[0]}' can only override an EXPERIMENT.yaml.")
-        experiment = _from_source(what, layout, out, images, labels, truth, sequence, shard_format, seed)
+        experiment = _from_source(what, layout, out, images, labels, truth, sequence, shard_format, seed, overrides)
     if experiment.data.format == "tfrecord":
         shell.quiet_tensorflow()
-    folder = experiment.shards()
-    from pipelines.files import check_free
-    from pipelines.shards.manifest import NAME, Manifest
+    from pipelines.shards.manifest import Manifest
 
-    check_free(folder, marker=NAME, overwrite=overwrite)
-    ensure_shards(experiment, overwrite=overwrite, workers=workers, progress=shell.progress("preparing"))
+    progress = shell.progress("preparing")
+    _, folder = ensure_shards(experiment, overwrite=overwrite, anew=True, workers=workers, progress=progress)
     manifest = Manifest.read(folder)
     counts = ", ".join(f"{len(names)} {split}" for split, names in manifest.splits.items())
     click.echo(f"{len(manifest.samples)} images ({counts}) in {len(manifest.shards)} shards.")
     for line in manifest.advice:
         click.echo(f"- {line}")
-    click.echo(f"Look at {folder / 'preview.png'}, then run: cellseg-train {folder / 'experiment.yaml'}")
+    # A starter that the user has edited is kept, and an experiment file is its own starter.
+    starter = what if what is not None and what.suffix in (".yaml", ".yml") else folder / "experiment.yaml"
+    click.echo(f"Look at {folder / 'preview.png'}, then run: cellseg-train {starter}")
+    if (folder / "experiment.new.yaml").exists():
+        click.echo(f"Your edited experiment.yaml was kept; a fresh one is {folder / 'experiment.new.yaml'}")
 
 
-def _from_source(source, layout, out, images, labels, truth, sequence, shard_format, seed):
+def _from_source(source, layout, out, images, labels, truth, sequence, shard_format, seed, overrides):
     from cellseg import experiment as experiments
     from pipelines.errors import InputError
-    from pipelines.sources import SOURCES
 
     if source is None and images is not None and labels is not None:
         source, layout = Path(images).resolve().parent, layout or "pairs"
@@ -88,12 +87,14 @@ def _from_source(source, layout, out, images, labels, truth, sequence, shard_for
         "truth": truth or "gold",
         "sequence": sequence,
     }
-    content = {"name": _name(source), "seed": seed, "data": data}
-    options = experiments.check(content, where="the command line").data.options()
-    frames = any(item.frame is not None for item in SOURCES[layout](source, **options))
-    # Neighbouring frames and slices are nearly the same picture: a random split of them would leak.
-    split = {"by": "block", "gap": 2} if frames else {"by": "image"}
-    return experiments.check({**content, "split": split}, where="the command line")
+    foreign = {"--images": images, "--labels": labels} if layout != "pairs" else {}
+    foreign |= {"--truth": truth, "--sequence": sequence} if layout != "ctc" else {}
+    unused = [name for name, value in foreign.items() if value is not None]
+    if unused:
+        raise InputError(f"{', '.join(unused)} means nothing to the layout '{layout}'. Leave it out.")
+    content = {"name": _name(source), "seed": seed or 0, "data": data}
+    experiments.apply_overrides(content, overrides)
+    return experiments.check(content, where="the command line")
 
 
 def _name(source: Path) -> str:

@@ -13,6 +13,7 @@ import click
 from cellseg import __version__
 from pipelines.errors import InputError
 
+BACKENDS = ("tensorflow", "jax", "torch")
 OK, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -44,6 +45,17 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo(f"{command.name}: interrupted. Nothing unfinished was left under a final name.", err=True)
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        if error.name not in (backend, "tensorflow"):
+            traceback.print_exc()
+            return FAULT
+        click.echo(
+            f"{command.name}: the Keras backend '{backend}' needs {error.name}, which is not installed. "
+            f"Install it (pip install 'cellseg[{backend}]'), or unset KERAS_BACKEND.",
+            err=True,
+        )
+        return BAD_INPUT
     except (InputError, OSError) as error:
         click.echo(f"{command.name}: {message(error)}", err=True)
         return BAD_INPUT
@@ -51,6 +63,13 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         click.echo(f"{command.name}: internal fault; the lines above say where. Please report them.", err=True)
         return FAULT
+
+
+def check_backend() -> None:
+    """Raise InputError if KERAS_BACKEND names no backend of Keras."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise InputError(f"KERAS_BACKEND is '{backend}'. Known: {', '.join(BACKENDS)}. Set one of them, or unset it.")
 
 
 def progress(label: str):
@@ -66,6 +85,7 @@ def progress(label: str):
 
 def quiet_tensorflow() -> None:
     """Import TensorFlow without its start-up messages, which no setting silences; nothing where it is missing."""
+    check_backend()
     sys.stderr.flush()
     saved = os.dup(2)
     try:

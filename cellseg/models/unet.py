@@ -4,7 +4,7 @@ Blocks live in `cellseg.models.blocks`; tiling an image into legal sizes lives i
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from keras import Model, layers
 
@@ -21,11 +21,11 @@ def unet(
     outputs: int = 1,
     filters: int = 64,
     depth: int = 4,
-    padding: str = "valid",
-    up: str = "transposed2",
+    padding: Literal["same", "valid"] = "valid",
+    up: Literal["bilinear", "transposed2", "transposed3"] = "transposed2",
     batch_norm: bool = False,
     dropout: float = 0.5,
-    dropout_at: str = "contracting_end",
+    dropout_at: Literal["every", "contracting_end"] = "contracting_end",
     output_bias: float | None = None,
 ) -> Model:
     """U-Net: a contracting and an expanding path of `depth` levels, joined level by level.
@@ -56,6 +56,8 @@ def unet(
     _check_choice("model.padding", padding, PADDINGS)
     _check_choice("model.up", up, UPSAMPLING)
     _check_choice("model.dropout_at", dropout_at, DROPOUT_PLACES)
+    if filters < 1 or not 1 <= depth <= 8:
+        raise InputError(f"model.filters must be at least 1 and model.depth 1 to 8, got {filters} and {depth}.")
     if not 0 <= dropout < 1:
         raise InputError(f"model.dropout must be in [0, 1), got {dropout}.")
     for side in filter(None, input_shape[:2]):

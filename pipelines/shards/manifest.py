@@ -31,6 +31,8 @@ class Manifest:
             contrast (low, high), foreground_fraction, objects, sha256 (of the pixels); spacing_um, interval_s if known.
         statistics: `Statistics.result()` by split.
         advice: Sentences of `pipelines.advice.advise`.
+        files: The raw files that were read, see `pipelines.provenance.fingerprints`.
+        starter: SHA-256 of the starter experiment as written; another one on disk has been edited.
     """
 
     config: dict
@@ -39,6 +41,8 @@ class Manifest:
     samples: list[dict] = field(default_factory=list)
     statistics: dict = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
+    files: dict[str, dict] = field(default_factory=dict)
+    starter: str = ""
 
     @property
     def splits(self) -> dict[str, list[str]]:
@@ -67,7 +71,9 @@ class Manifest:
             "statistics": self.statistics,
             "advice": self.advice,
             "config": self.config,
+            "starter": self.starter,
             "samples": self.samples,
+            "files": self.files,
         }
         with whole_file(folder / NAME) as path:
             path.write_text(json.dumps(content, indent=1) + "\n")

@@ -35,7 +35,12 @@ def test_an_experiment_file_says_everything(tmp_path, capsys, monkeypatch):
         (["raw"], "--layout is missing"),
         (["raw", "--layout", "pairs"], "--out is missing"),
         (["nowhere", "--layout", "pairs", "--out", "out"], "There is no folder nowhere"),
-        (["raw", "--layout", "pairs", "--out", "out", "a=b"], "'a=b' can only override an EXPERIMENT.yaml"),
+        (["raw", "--layout", "pairs", "--out", "out", "a=b"], "the command line: unknown key 'a'"),
+        (
+            ["raw", "--layout", "pairs", "--out", "out", "--truth", "gold"],
+            "--truth means nothing to the layout 'pairs'",
+        ),
+        (["raw", "--layout", "pairs", "--out", "out", "--seed", "-1"], "-1 is not in the range"),
         (["x.yaml", "--layout", "pairs"], "--layout cannot be given with x.yaml"),
         (["raw", "--layout", "tiles", "--out", "out"], "'tiles' is not one of"),
         (["empty", "--layout", "pairs", "--out", "out"], "images"),
@@ -84,3 +89,46 @@ def test_separate_image_and_label_folders(tmp_path):
     (source / "labels").rename(tmp_path / "truth")
     folders = ["--images", tmp_path / "pictures", "--labels", tmp_path / "truth"]
     assert run("--layout", "pairs", *folders, "--format", "npz", "--out", tmp_path / "out") == 0
+
+
+def test_overwrite_prepares_again_even_if_nothing_seems_to_have_changed(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    arguments = [tmp_path / "raw", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out"]
+    assert run(*arguments) == 0
+    shard = next((tmp_path / "out").glob("train-*"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100] + bytes(100))
+    assert run(*arguments, "--overwrite") == 0
+    assert shard.read_bytes() == whole
+
+
+def test_overwrite_keeps_an_edited_experiment(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    arguments = [tmp_path / "raw", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out"]
+    assert run(*arguments) == 0
+    starter = tmp_path / "out" / "experiment.yaml"
+    fresh = starter.read_text()
+    assert run(*arguments, "--overwrite") == 0
+    assert starter.read_text() == fresh and not (tmp_path / "out" / "experiment.new.yaml").exists()
+    starter.write_text(fresh + "# my own words\n")
+    assert run(*arguments, "--overwrite") == 0
+    assert starter.read_text().endswith("# my own words\n")
+    assert (tmp_path / "out" / "experiment.new.yaml").read_text() == fresh
+    assert "Your edited experiment.yaml was kept" in capsys.readouterr().out
+
+
+def test_overrides_reach_the_data_section(tmp_path):
+    write_pairs(tmp_path / "raw", 8)
+    overrides = ["data.contrast=[0, 100]", "split.train=0.5", "split.validation=0.25", "split.test=0.25"]
+    assert run(tmp_path / "raw", *overrides, "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out") == 0
+    assert "contrast: [0.0, 100.0]" in (tmp_path / "out" / "experiment.yaml").read_text()
+
+
+def test_a_symlinked_source_gives_a_starter_that_fits(tmp_path):
+    from cellseg import experiment as experiments
+    from cellseg.workflow import ensure_shards
+
+    write_pairs(tmp_path / "raw", 6)
+    (tmp_path / "link").symlink_to(tmp_path / "raw")
+    assert run(tmp_path / "link", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out") == 0
+    ensure_shards(experiments.read(tmp_path / "out" / "experiment.yaml"))

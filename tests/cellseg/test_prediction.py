@@ -125,3 +125,30 @@ def test_the_wrong_channels_name_the_file(tmp_path, run):
     tifffile.imwrite(tmp_path / "in" / "colour.tif", image, photometric="rgb")
     with pytest.raises(InputError, match=r"colour.tif: the image has 3 channels; this run was trained on 1"):
         predict_files(run, [tmp_path / "in"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a_overlay.png", {"overlay": True}), ("a_probability.tif", {"probability": True})]
+)
+def test_no_result_replaces_an_image(tmp_path, run, name, options):
+    import cv2
+
+    write(tmp_path / "in" / "a.tif", discs(0))
+    other = tmp_path / "in" / name
+    cv2.imwrite(str(other), ((discs(1) > 0) * 200).astype(np.uint8))
+    before = other.read_bytes()
+    with pytest.raises(InputError, match="would replace the image"):
+        predict_files(run, [tmp_path / "in"], tmp_path / "in", options=Options(overwrite=True, **options))
+    assert other.read_bytes() == before
+    if options.get("probability"):
+        with pytest.raises(InputError, match=r"would both be written to .*a_probability.tif"):
+            predict_files(run, [tmp_path / "in"], tmp_path / "out", options=Options(**options))
+
+
+def test_an_old_overlay_is_kept_unless_asked(tmp_path, run):
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_overlay.png").write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"1 results exist already, for example .*a_overlay.png"):
+        predict_files(run, [path], tmp_path / "out", options=Options(overlay=True))
+    assert (tmp_path / "out" / "a_overlay.png").read_bytes() == b"mine"

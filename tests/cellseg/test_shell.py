@@ -61,3 +61,26 @@ def test_help_imports_nothing_heavy(name):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.strip() == "set()", done.stderr
+
+
+def test_a_backend_that_is_not_installed_is_explained(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert shell.run(failing(ModuleNotFoundError("No module named 'jax'", name="jax")), []) == 2
+    assert "the Keras backend 'jax' needs jax, which is not installed" in capsys.readouterr().err
+    assert shell.run(failing(ModuleNotFoundError("No module named 'typo'", name="typo")), []) == 1
+
+
+def test_an_unknown_backend_is_explained(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "thano")
+    with pytest.raises(InputError, match="KERAS_BACKEND is 'thano'. Known: tensorflow, jax, torch"):
+        shell.quiet_tensorflow()
+
+
+def test_rooms_are_there_after_importing_the_package():
+    program = (
+        "import cellseg, numpy\n"
+        "labels = numpy.eye(2, dtype=int)\n"
+        "print(cellseg.metrics.score(labels, labels, ['dice']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "{'dice': 1.0}", done.stderr

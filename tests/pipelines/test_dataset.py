@@ -87,7 +87,7 @@ def test_a_valid_network_gets_mirrored_surroundings_and_the_inner_target(reader)
 
 def test_an_image_smaller_than_the_patch_is_named(reader):
     with pytest.raises(
-        InputError, match=r"cell\d\d is 64x64 pixels, smaller than a patch of 80x80. Set train.patch to 64"
+        InputError, match=r"cell\d\d is 64x64 pixels, smaller than a patch of 80x80. Set train.patch to a smaller"
     ):
         Batches(reader, patch=80, batch_size=2)
 

@@ -1,0 +1,56 @@
+"""Provenance: which raw files a folder of shards was made from, and whether they have changed since.
+
+What the shards hold stands in `pipelines.shards.manifest`; finding the files is the work of `pipelines.sources`.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pipelines.files import sha256
+from pipelines.sample import Item
+
+SHOWN = 3
+
+
+def fingerprints(items: Iterable[Item], source: Path) -> dict[str, dict]:
+    """Size, time of change and SHA-256 of every raw file, by its path relative to `source`."""
+    found: dict[str, dict] = {}
+    for item in items:
+        for file in item.files:
+            name = _relative(file, source)
+            if name not in found:
+                status = file.stat()
+                found[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256(file)}
+    return found
+
+
+def changes(before: Mapping[str, dict], items: Iterable[Item], source: Path) -> str:
+    """What has changed in the raw files since `before` was taken, in words; "" if nothing has.
+
+    A file with the same size and time of change is taken as unchanged; only others are read, so that a large data set
+    is compared in no time, and a copy of the data with new times is still the same data.
+    """
+    now = {_relative(file, source): file for item in items for file in item.files}
+    changed = [name for name, file in now.items() if name in before and _differs(file, before[name])]
+    parts = {
+        "added": sorted(now.keys() - before.keys()),
+        "removed": sorted(before.keys() - now.keys()),
+        "changed": sorted(changed),
+    }
+    return "; ".join(f"{what}: {_few(names)}" for what, names in parts.items() if names)
+
+
+def _differs(file: Path, before: Mapping) -> bool:
+    status = file.stat()
+    if status.st_size != before["size"]:
+        return True
+    return status.st_mtime_ns != before["mtime_ns"] and sha256(file) != before["sha256"]
+
+
+def _relative(file: Path, source: Path) -> str:
+    return Path(os.path.relpath(file.resolve(), source.resolve())).as_posix()
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
