@@ -4,7 +4,7 @@ Prepares `experiments/data/nuclei` from the public download (bbbc.broadinstitute
 from it is the work of `cellseg-prepare`.
 
     CANDIDATES=experiments/data/nuclei/candidates.txt
-    python experiments/select_nuclei.py DSB2018/stage1_train OUT --every 2 --among $CANDIDATES
+    python experiments/select_nuclei.py DSB2018/stage1_train OUT --every 1 --among $CANDIDATES
 
 The rule: the candidates (without --among all ids) whose picture is fluorescence (red, green and blue equal, and a dark
 background: median below half of the range), sorted by id, every k-th, beginning with the first. A nucleus keeps its
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="the folder stage1_train, or the one that holds it")
     parser.add_argument("out", type=Path, metavar="OUT", help="gets images/ID12.tif and labels/ID12.tif")
-    parser.add_argument("--every", type=int, default=2, metavar="K", help="take every K-th id (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="take every K-th id (default: %(default)s)")
     parser.add_argument("--among", type=Path, metavar="FILE", help="only ids that begin with a line of this file")
     options = parser.parse_args(arguments)
     try:
