@@ -118,6 +118,11 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
     return pages.astype(np.int32, copy=False) if page is None else pages[0].astype(np.int32, copy=False)
 
 
+def stored_dtype(path: Path | str) -> np.dtype:
+    """Dtype of the numbers in a label file, as stored: how many ids it could hold."""
+    return decode(Path(path), labels=True, page=0).dtype
+
+
 def write_labels(
     path: Path | str,
     labels: np.ndarray,

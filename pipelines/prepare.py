@@ -217,8 +217,13 @@ class _Previews:
 def _assign(items: Sequence[Item], split: Mapping[str, Any]) -> dict[str, str | None]:
     groups = None
     if split["by"] == "image":
-        # Copies of one file stay in one split; a copy in another file format is found after reading, and refused.
-        groups = {item.name: f"{sha256(item.files[0])}/{item.frame}" for item in items if item.files}
+        # A stack or sequence stays in one split, since its pages are nearly the same picture, and so do copies of one
+        # file; a copy in another file format is found after reading, and refused.
+        groups = {
+            item.name: sha256(item.files[0]) if item.frame is None else f"source {item.source}"
+            for item in items
+            if item.files
+        }
     return assign(items, **{key: value for key, value in split.items() if key != "fold"}, groups=groups)
 
 

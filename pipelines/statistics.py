@@ -8,13 +8,15 @@ import numpy as np
 from pipelines.sample import Sample
 
 PERCENTILES = (0.1, 1, 2, 25, 50, 75, 98, 99, 99.9)
+FLOATS_PER_IMAGE = 1024  # evenly spread pixels of a float image that its percentiles are estimated from
 AREA_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 class Statistics:
     """Running statistics of one split; `result()` at any time.
 
-    Memory: one histogram of 65,536 bins, and one number an object and a few an image.
+    Percentiles of integer images are exact, from a histogram of 65,536 bins; those of float images are estimated from
+    FLOATS_PER_IMAGE pixels each. Memory: that, one number an object and a few an image.
     """
 
     def __init__(self) -> None:
@@ -23,19 +25,17 @@ class Statistics:
         self._areas: list[np.ndarray] = []
         self._counts: list[int] = []
         self._histogram = np.zeros(65536, np.int64)
-        self._scale = 1.0
+        self._floats: list[np.ndarray] = []
         self._ranges: list[float] = []
 
     def add(self, sample: Sample, contrast: tuple[float, float]) -> None:
         """Count one sample and its contrast limits (low, high)."""
         self.num_images += 1
-        values = sample.image
+        values = sample.image.ravel()
         if values.dtype.kind == "f":
-            # Percentiles of float images are read from 65,536 bins of the first image's range.
-            if self.num_images == 1:
-                self._scale = float(max(values.max(), 1e-12)) / 65535
-            values = np.clip(values / self._scale, 0, 65535).astype(np.uint16)
-        self._histogram += np.bincount(values.ravel(), minlength=65536)
+            self._floats.append(values[:: max(1, values.size // FLOATS_PER_IMAGE)].astype(np.float32))
+        else:
+            self._histogram += np.bincount(values, minlength=65536)
         self._ranges.append(float(contrast[1] - contrast[0]))
         if sample.labels is None:
             return
@@ -69,12 +69,15 @@ class Statistics:
         }
 
     def _percentiles(self) -> dict[str, float]:
+        if self._floats:
+            values = np.percentile(np.concatenate(self._floats), PERCENTILES)
+            return {f"{p:g}": float(value) for p, value in zip(PERCENTILES, values, strict=True)}
         total = self._histogram.sum()
         if not total:
             return {}
         cumulative = np.cumsum(self._histogram)
         places = np.searchsorted(cumulative, np.asarray(PERCENTILES) / 100 * (total - 1), side="right")
-        return {f"{p:g}": float(place * self._scale) for p, place in zip(PERCENTILES, places, strict=True)}
+        return {f"{p:g}": float(place) for p, place in zip(PERCENTILES, places, strict=True)}
 
 
 def _quantiles(values: np.ndarray, quantiles: tuple[float, ...]) -> dict[str, float] | None:

@@ -80,6 +80,8 @@ def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
     highest = int(labels.max())
     if highest not in (2**8 - 1, 2**16 - 1) or len(np.unique(labels[labels > 0])) < highest:
         return
+    if np.iinfo(images.stored_dtype(path)).max != highest:
+        return
     pieces = int(label(labels, connectivity=2, background=0).max())
     if pieces > highest:
         raise InputError(
@@ -106,7 +108,7 @@ def load(image_file: Path, label_file: Path, name: str, binary: bool, page: int 
 
 
 def _folder(source: Path, given: Path | str) -> Path:
-    for folder in (Path(given), source / given):
+    for folder in (source / given, Path(given)):
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"There is no folder {given}, neither here nor in {source}.")

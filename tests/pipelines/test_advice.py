@@ -108,3 +108,23 @@ def test_sparse_ids_cost_no_memory():
     counted = Statistics()
     counted.add(Sample(picture(labels)[..., None], labels, "a"), (0, 1))
     assert counted.result()["objects"] == 1
+
+
+def test_percentiles_of_float_images_of_any_range():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    counted = Statistics()
+    for shift in (0.0, 10.0):
+        image = rng.normal(shift, 1, (64, 64, 1)).astype(np.float32)
+        counted.add(Sample(image, np.zeros((64, 64), np.int32), "a"), (0, 1))
+    percentiles = counted.result()["intensity_percentiles"]
+    assert percentiles["25"] == pytest.approx(0, abs=0.15) and percentiles["75"] == pytest.approx(10, abs=0.15)
+    assert percentiles["2"] < -1.5 and percentiles["98"] > 11.5
+
+
+def test_masks_that_were_read_as_single_cells_are_suspected():
+    counted = Statistics()
+    for _ in range(3):
+        counted.add(Sample(picture(discs(0))[..., None], (discs(0) > 0).astype("int32"), "a"), (0, 1))
+    assert "called masks/" in "\n".join(advise(counted.result(), smallest_side=64))

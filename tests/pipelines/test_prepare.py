@@ -232,3 +232,18 @@ def test_labels_beyond_16_bits_keep_their_ids(tmp_path):
     run(source, tmp_path / "out")
     for _, record in ShardReader(tmp_path / "out").split("train"):
         np.testing.assert_array_equal(record["labels"], labels * 100_000)
+
+
+def test_a_stack_is_not_torn_between_splits(tmp_path):
+    source = tmp_path / "raw"
+    for sub in ("images", "labels"):
+        (source / sub).mkdir(parents=True)
+    for number in range(6):
+        stack = np.stack([np.roll(discs(number), page, axis=1) for page in range(3)])
+        images = np.stack([picture(one, number) for one in stack])
+        tifffile.imwrite(source / "images" / f"s{number}.tif", images, photometric="minisblack")
+        tifffile.imwrite(source / "labels" / f"s{number}.tif", stack.astype(np.uint16), photometric="minisblack")
+    manifest = run(source, tmp_path / "out")
+    assert len(manifest.samples) == 18
+    for number in range(6):
+        assert len({sample["split"] for sample in manifest.samples if sample["source"] == f"s{number}"}) == 1

@@ -184,3 +184,23 @@ def test_exactly_255_cells_fit_8_bits(tmp_path):
         tifffile.imwrite(tmp_path / folder / "a.tif", array)
     (item,) = find(tmp_path)
     np.testing.assert_array_equal(item.load().labels, labels)
+
+
+def test_255_cells_in_16_bits_may_be_in_pieces(tmp_path):
+    labels = np.zeros((60, 60), np.uint16)
+    labels[::2, ::2].flat[:255] = np.arange(1, 256)
+    labels[59, 59] = 7
+    for folder, array in (("images", np.zeros((60, 60), np.uint8)), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", array)
+    (item,) = find(tmp_path)
+    np.testing.assert_array_equal(item.load().labels, labels)
+
+
+def test_a_relative_folder_lies_in_the_source_first(tmp_path, monkeypatch):
+    for root in (tmp_path / "source", tmp_path / "here"):
+        for folder in ("pictures", "labels"):
+            save(root / folder / f"{root.name}.tif", IMAGE if folder == "pictures" else LABELS)
+    monkeypatch.chdir(tmp_path / "here")
+    (item,) = find(tmp_path / "source", images="pictures")
+    assert item.name == "source"
