@@ -245,8 +245,7 @@ def _read(path: Path, is_ctc: bool) -> np.ndarray:
     stack = read_labels(path)
     if is_ctc:
         return stack
-    binary = path.parent.name.lower().startswith("mask")
-    return np.stack([labels_of_mask(page, binary=binary) for page in stack])
+    return np.stack([labels_of_mask(page) for page in stack])
 
 
 def _size(stack: np.ndarray) -> str:

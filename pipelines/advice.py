@@ -77,11 +77,6 @@ def advise(statistics: dict, *, smallest_side: int) -> list[str]:
     if statistics["object_diameter"] is None:
         lines.append("There are no labelled cells in the training split: nothing can be learned from it.")
         return lines
-    if (statistics.get("objects_per_image") or {}).get("max") == 1 and statistics["images"] > 1:
-        lines.append(
-            "Every image holds at most one cell. If the labels are masks with the values 0 and 1, keep them in a "
-            "folder called masks/ instead of labels/: then each connected piece becomes a cell."
-        )
     small, diameter, large = (statistics["object_diameter"][q] for q in ("0.05", "0.5", "0.95"))
     patch = suggest_patch(diameter, smallest_side)
     lines.append(

@@ -4,10 +4,12 @@ Dtypes, labels, writing and contrast are the work of `pipelines.images`, through
 """
 
 import contextlib
+import functools
 import io
 import logging
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,8 @@ ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 COARSEST_SPACING_UM = 50.0
 MICROMETRES = {"um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
 MICROMETRES |= {"pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+# Age in seconds from which a file's time stamps tell whether it has changed.
+YOUNG_S = 1.0
 # Bytes of a value by TIFF data type.
 TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -119,7 +123,30 @@ def _damage_reported(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _open_tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[Series]]]:
     """A TIFF whose every byte is there, and its series of full-size images."""
-    with _damage_reported(path), tifffile.TiffFile(path) as tif:
+    with _damage_reported(path):
+        file = path.stat()
+        # A thread to each, since a TiffFile has one position in its file.
+        state = (path.absolute(), file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
+        # A file this young may be written again without its time stamps changing: they are as coarse as 10 ms.
+        settled = abs(time.time() - file.st_mtime) > YOUNG_S
+        headers = _headers if settled else _headers.__wrapped__
+        tif, series = headers(path, (*state, threading.get_ident()))
+        tif.filehandle.open()
+        try:
+            yield tif, series
+        finally:
+            tif.filehandle.close()
+
+
+@functools.lru_cache(maxsize=8)
+def _headers(path: Path, state: tuple) -> tuple[tifffile.TiffFile, list[Series]]:
+    """All headers of a file, which is checked, and closed again: a stack that is read page by page needs them once.
+
+    Args:
+        path: The file.
+        state: What changes when the file does; a new one reads it anew.
+    """
+    with tifffile.TiffFile(path) as tif:
         _check_whole(tif, path)
         series = [one for one in tif.series if not one.keyframe.is_reduced]
         if not series:
@@ -134,7 +161,7 @@ def _open_tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[Series]]]:
             raise InputError(f"{path} describes images that lie in other files. Save it as one plain TIFF.")
         if any({"Y", "X"} - set(one.axes) for one in series):
             raise InputError(f"{path}: its axes are {series[0].axes}; rows (Y) and columns (X) were expected.")
-        yield tif, series
+    return tif, series
 
 
 def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
@@ -184,13 +211,30 @@ def _tiff_pages(
     if not 0 <= page < sum(counts):
         raise InputError(f"{path} has {sum(counts)} pages; page {page} was asked for (counted from 0).")
     which = int(np.searchsorted(np.cumsum(counts), page, side="right"))
-    one, inside = series[which], page - sum(counts[:which])
-    single = one[inside] if len(one) == counts[which] else None
-    if single is not None:
-        array = _arranged(single.asarray(), single.axes)
-    else:
-        array = _arranged(one.asarray(), one.axes)[inside : inside + 1]
-    return _plain(array, tif, one, labels=labels)
+    one = series[which]
+    return _plain(_one_page(tif, one, page - sum(counts[:which])), tif, one, labels=labels)
+
+
+def _one_page(tif: tifffile.TiffFile, series: Series, page: int) -> np.ndarray:
+    """One page of a series as (1, H, W, C); the others are decoded only if its layout is none of the usual ones."""
+    if series.dataoffset is not None and series.transform is None:
+        dtype = series.dtype.newbyteorder(tif.byteorder)
+        stored = tif.filehandle.memmap_array(dtype, series.shape, offset=series.dataoffset)
+        places = [i for i, axis in enumerate(series.axes) if axis not in "YXCS"]
+        index: list[int | slice] = [slice(None)] * len(series.shape)
+        for place, number in zip(places, np.unravel_index(page, [series.shape[i] for i in places]), strict=True):
+            index[place] = slice(number, number + 1)
+        return _arranged(np.array(stored[tuple(index)], series.dtype), series.axes)
+    split = len(series.shape) - series.keyframe.ndim
+    outer, sides = series.axes[:split], series.shape[:split]
+    if series.transform is not None or len(series) != np.prod(sides) or series.shape[split:] != series.keyframe.shape:
+        return _arranged(series.asarray(), series.axes)[page : page + 1]
+    # Every header is one channel of one page, or all of them.
+    order = [i for is_channel in (False, True) for i, axis in enumerate(outer) if (axis in "CS") == is_channel]
+    numbers = np.arange(len(series)).reshape(sides).transpose(order).reshape(_num_pages(series), -1)[page]
+    headers = [series[int(number)] for number in numbers]
+    channels = np.stack([header.asarray() for header in headers if header is not None])
+    return _arranged(channels, "C" + series.axes[split:])
 
 
 def _arranged(array: np.ndarray, axes: str) -> np.ndarray:

@@ -27,6 +27,7 @@ __all__ = [
     "read_page",
     "read_pages",
     "read_spacing_um",
+    "stored_dtype",
     "stretch_contrast",
     "to_channels",
     "write_image",

@@ -6,6 +6,7 @@ the images are is known by `pipelines.sources`.
 
 import difflib
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -38,23 +39,24 @@ def assign(
     Args:
         items: What a source found.
         by: "image" draws single images; "sequence" keeps the items of one source together; "block" cuts every
-            sequence by frame number.
+            sequence in the order of its frame numbers.
         train, validation, test: Fractions above 0 that add up to at most 1 (the rest is left out); or, by sequence,
             names of sources ("01" and 1 are the same); or, by block, ranges of frames with both ends ("0-139").
             `test` may be None, which makes no test split.
-        gap: By block, frames left out between neighbouring blocks. With fractions they are taken out of the middle;
-            ranges must leave them.
+        gap: By block, least number of frame numbers between neighbouring blocks, whether there are images of that
+            number or not. With fractions, frames that lie there are left out, and the fractions count the frames
+            that remain; ranges must leave the gap.
         seed: Draws the images or sequences of the fractions.
         groups: By image, item name -> hash of its content: items of one hash go to one split. The fractions then
-            count groups.
+            count groups. By image, the items of a source with several frames must be in one group.
 
     Returns:
         Item name -> "train", "validation", "test" or None (left out), in the order of `items`. The same for every
         order of `items`. No split is empty.
 
     Raises:
-        InputError: An unknown `by`, wrong fractions, names or ranges, overlapping blocks, a gap that is too small, or
-            a split without images.
+        InputError: An unknown `by`, wrong fractions, names or ranges, overlapping blocks, a gap that is too small,
+            a sequence with too few frames for its blocks or torn by image, or a split without images.
     """
     if by not in BY:
         near = difflib.get_close_matches(str(by), BY, 1, 0.0)[0]
@@ -139,13 +141,8 @@ def _fractions(parts: Mapping[str, Part], by: str) -> dict[str, float] | None:
     return fractions
 
 
-def _counts(total: int, fractions: Mapping[str, float], what: str) -> dict[str, int]:
+def _counts(total: int, fractions: Mapping[str, float]) -> dict[str, int]:
     """Largest remainder: whole numbers nearest to the fractions of `total`, each at least 1."""
-    if total < len(fractions):
-        raise InputError(
-            f"{total} {what} cannot be divided among {', '.join(fractions)}: at least one for each is needed. "
-            "Remove a part from split, or add data."
-        )
     quotas = {name: total * fraction for name, fraction in fractions.items()}
     rest = total - sum(quotas.values())
     if rest > 1e-6:
@@ -162,11 +159,20 @@ def _counts(total: int, fractions: Mapping[str, float], what: str) -> dict[str, 
     return {name: counts[name] for name in fractions}
 
 
-def _drawn(units: Sequence[str], fractions: Mapping[str, float], seed: int, what: str) -> dict[str, str]:
-    counts = _counts(len(units), fractions, what)
+def _drawn(units: Sequence[str], fractions: Mapping[str, float], seed: int, what: str, framed: bool) -> dict[str, str]:
+    if len(units) < len(fractions):
+        raise InputError(
+            f"{len(units)} {what} cannot be divided among {', '.join(fractions)}: at least one for each is needed. "
+            f"{'Use split.by: block, remove' if framed else 'Remove'} a part from split, or add data."
+        )
+    counts = _counts(len(units), fractions)
     order = np.random.default_rng(seed).permutation(len(units))
     names = [name for name, count in counts.items() for _ in range(count)]
     return {units[index]: name for index, name in zip(order, names, strict=False)}
+
+
+def _framed(items: Sequence[Item]) -> bool:
+    return all(item.frame is not None for item in items)
 
 
 def _by_image(
@@ -177,9 +183,32 @@ def _by_image(
     unit = {}
     for name in sorted(item.name for item in items):
         unit[name] = leader.setdefault(groups[name], name) if name in groups else name
+    _check_not_torn(items, unit)
     what = "images" if len(set(unit.values())) == len(items) else f"different images (of {len(items)} files)"
-    split = _drawn(sorted(set(unit.values())), fractions, seed, what)
+    split = _drawn(sorted(set(unit.values())), fractions, seed, what, _framed(items))
     return {name: split.get(first) for name, first in unit.items()}
+
+
+def _check_not_torn(items: Sequence[Item], unit: Mapping[str, str]) -> None:
+    """Raise InputError if frames of one source are in different units, which are drawn one by one."""
+    framed = [item for item in items if item.frame is not None]
+    sources = {item.source for item in framed}
+    if len({(item.source, unit[item.name]) for item in framed}) == len(sources):
+        return
+    single = [item.name for item in items if item.frame is None]
+    what = f"{len(sources)} sequences or stacks" if len(sources) > 1 else "1 sequence or stack"
+    use = "split.by: block" + (", or split.by: sequence" if len(sources) > 1 else "")
+    if single:
+        use = (
+            f"Put the {len(single)} images without frame, for example {single[0]}, into a data set of their own, and "
+            f"use {use}, for the others."
+        )
+    else:
+        use = f"Use {use}."
+    raise InputError(
+        f"split.by is image, but {len(framed)} of {len(items)} images are frames or slices of {what}, for example "
+        f"{framed[0].name}: neighbouring ones are nearly the same picture, and must not lie in two splits. {use}"
+    )
 
 
 def _by_sequence(
@@ -193,7 +222,7 @@ def _by_sequence(
         )
     sources = sorted({item.source for item in items})
     if fractions is not None:
-        split = _drawn(sources, fractions, seed, "sequences")
+        split = _drawn(sources, fractions, seed, "sequences", _framed(items))
     else:
         split = {}
         for name, part in parts.items():
@@ -228,10 +257,14 @@ def _by_block(
         )
     ranges = [] if fractions is not None else _ranges(parts, gap)
     split: dict[str, str | None] = {}
-    for source in sorted({item.source for item in items}):
+    sources = sorted({item.source for item in items})
+    for source in sources:
         members = {item.name: item.frame for item in items if item.source == source and item.frame is not None}
         if fractions is not None:
-            ranges = _cut(list(members.values()), fractions, gap, source)
+            frames = sorted(set(members.values()))
+            ranges = _cut(frames, fractions, gap)
+            if not ranges:
+                raise _too_few(frames, list(fractions), gap, source, len(sources))
         for member, frame in members.items():
             split[member] = next((name for first, last, name in ranges if first <= frame <= last), None)
     return split
@@ -259,13 +292,40 @@ def _ranges(parts: Mapping[str, Part], gap: int) -> list[tuple[int, int, str]]:
     return ranges
 
 
-def _cut(frames: Sequence[int], fractions: Mapping[str, float], gap: int, source: str) -> list[tuple[int, int, str]]:
-    """Ranges that are the fractions of the time that the frames span, in order, `gap` frames apart."""
-    position, end = min(frames), max(frames)
-    span = end - position + 1 - gap * (len(fractions) - 1)
-    what = f"frames ({min(frames)}-{end} of sequence '{source}', less the gaps of {gap})"
-    ranges = []
-    for name, count in _counts(max(span, 0), fractions, what).items():
-        ranges.append((position, position + count - 1, name))
-        position += count + gap
-    return ranges
+def _cut(frames: Sequence[int], fractions: Mapping[str, float], gap: int) -> list[tuple[int, int, str]]:
+    """Ranges that hold the fractions of the frames (sorted), in order, `gap` frame numbers apart; [] if impossible.
+
+    As many frames as possible are divided by the fractions; only what must lie in a gap is left out.
+    """
+    for total in range(len(frames), len(fractions) - 1, -1):
+        counts = _counts(total, fractions)
+        rest = total - sum(counts.values())
+        starts, end = [], -1
+        for count in counts.values():
+            starts.append(0 if end < 0 else bisect_right(frames, frames[end - 1] + gap))
+            end = starts[-1] + count
+            if end + rest > len(frames):
+                break
+        else:
+            # Beside a hole in the numbers a block may grow without coming nearer to the next one.
+            ends = [bisect_left(frames, frames[start] - gap) for start in starts[1:]]
+            ends.append(end if rest else len(frames))
+            return [
+                (frames[start], frames[end - 1], name) for name, start, end in zip(counts, starts, ends, strict=True)
+            ]
+    return []
+
+
+def _too_few(frames: Sequence[int], names: Sequence[str], gap: int, source: str, num_sources: int) -> InputError:
+    of_sequence = f" of sequence '{source}'" if source else ""
+    ways = ["ranges of frames such as 0-139 (a sequence need not have frames in all of them)"]
+    if len(names) > 2:
+        ways.insert(0, f"no split.{names[-1]}")
+    if gap:
+        ways.insert(0, "a smaller split.gap")
+    if num_sources >= len(names):
+        ways.insert(0, f"split.by: sequence (each of the {num_sources} sequences goes to one split)")
+    return InputError(
+        f"The {len(frames)} frames{of_sequence} ({frames[0]} to {frames[-1]}) cannot be cut into {len(names)} blocks "
+        f"({', '.join(names)}) with {gap} frames between them. Use {', or '.join(ways)}."
+    )

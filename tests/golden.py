@@ -73,7 +73,7 @@ def _ctc(folder, data):
 
 
 def _unet_weight_map(inputs, data):
-    labels = labels_of_mask(inputs["mask"], binary=True)
+    labels = labels_of_mask(inputs["mask"].astype("int32"))
     return {
         "border_w10_s5": border_ridge(labels, w0=10.0, sigma=5.0),
         "border_w3_s2p5": border_ridge(labels, w0=3.0, sigma=2.5),

@@ -23,11 +23,11 @@ def find(source: Path | str, *, images: Path | str | None = None, labels: Path |
     """Images with their labels: same stem, the label's optionally followed by `_mask(s)` or `_label(s)`.
 
     A stack with a stack of as many pages gives one item a page: name `STEM/000`, source `STEM`, frame = page.
-    Two-valued masks become one label a component (see `labels_of_mask`).
+    Masks, that is files of 0 and 255 or of 0 and 1, become one label a component (see `labels_of_mask`).
 
     Args:
         source: Holds `images/` and `labels/` or `masks/`.
-        images: Folder of the images instead of `images/`; a relative one is looked for here, then in `source`.
+        images: Folder of the images instead of `images/`; a relative one is looked for in `source`, then here.
         labels: Folder of the labels, likewise.
 
     Returns:
@@ -47,28 +47,28 @@ def find(source: Path | str, *, images: Path | str | None = None, labels: Path |
             "(or masks), or both folders given with --images DIR --labels DIR."
         )
     matched = _match(image_folder, label_folder)
-    binary = label_folder.name.lower().startswith("mask")
-    items = [item for stem, files in matched.items() for item in _items(stem, *files, binary)]
+    items = [item for stem, files in matched.items() for item in _items(stem, *files)]
     return sorted(items, key=lambda item: item.name)
 
 
-def labels_of_mask(labels: np.ndarray, *, binary: bool = False) -> np.ndarray:
+def labels_of_mask(labels: np.ndarray) -> np.ndarray:
     """One label a component if this is a mask, else the labels untouched.
 
-    A mask holds no other values than 0 and 255; with `binary` (a folder called masks) also than 0 and 1. Components
-    are 8-connected: pixels that touch by a corner belong to one cell.
+    A mask holds no other values than 0 and 255, or than 0 and 1 with the ones in several pieces: a cell is one piece,
+    so these ones are no cell's id. Of the image alone, a mask and one cell that was cut in two cannot be told apart;
+    the mask is far more frequent. Components are 8-connected: pixels that touch by a corner belong to one cell.
 
     Args:
         labels: int32 (H, W), as stored.
-        binary: 0 and 1 mean a mask, too, and not one cell.
 
     Returns:
         int32 (H, W).
     """
     highest = labels.max()
-    if highest not in ((1, 255) if binary else (255,)) or not np.isin(labels, (0, highest)).all():
+    if highest not in (1, 255) or not np.isin(labels, (0, highest)).all():
         return labels
-    return label(labels > 0, connectivity=2).astype(np.int32)
+    components, number = label(labels > 0, connectivity=2, return_num=True)
+    return labels if highest == 1 and number == 1 else components.astype(np.int32)
 
 
 def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
@@ -91,7 +91,7 @@ def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
         )
 
 
-def load(image_file: Path, label_file: Path, name: str, binary: bool, page: int | None) -> Sample:
+def load(image_file: Path, label_file: Path, name: str, page: int | None) -> Sample:
     """Read one pair; `page` is the page of two stacks, None for files of one page."""
     if page is None:
         image, labels, source = images.read_image(image_file), images.read_labels(label_file)[0], ""
@@ -99,7 +99,7 @@ def load(image_file: Path, label_file: Path, name: str, binary: bool, page: int 
         image, labels = images.read_page(image_file, page), images.read_labels(label_file, page=page)
         source = image_file.stem
     check_not_wrapped(labels, label_file)
-    labels = labels_of_mask(labels, binary=binary)
+    labels = labels_of_mask(labels)
     spacing_um = images.read_spacing_um(image_file)
     try:
         return Sample(image=image, labels=labels, name=name, source=source, frame=page, spacing_um=spacing_um)
@@ -170,7 +170,7 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _items(stem: str, image_file: Path, label_file: Path, binary: bool) -> list[Item]:
+def _items(stem: str, image_file: Path, label_file: Path) -> list[Item]:
     pages, label_pages = images.count_pages(image_file), images.count_pages(label_file)
     if pages != label_pages:
         raise InputError(
@@ -179,10 +179,10 @@ def _items(stem: str, image_file: Path, label_file: Path, binary: bool) -> list[
         )
     files = (image_file, label_file)
     if pages == 1:
-        return [Item(name=stem, load=partial(load, *files, stem, binary, None), files=files)]
+        return [Item(name=stem, load=partial(load, *files, stem, None), files=files)]
     width = max(3, len(str(pages - 1)))
     names = [f"{stem}/{page:0{width}d}" for page in range(pages)]
     return [
-        Item(name=name, load=partial(load, *files, name, binary, page), source=stem, frame=page, files=files)
+        Item(name=name, load=partial(load, *files, name, page), source=stem, frame=page, files=files)
         for page, name in enumerate(names)
     ]

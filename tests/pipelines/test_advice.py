@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 
 from pipelines.advice import advise, balanced_weights, suggest_elastic_sigma, suggest_patch
 from pipelines.sample import Sample
-from pipelines.statistics import Statistics
+from pipelines.statistics import FLOATS_KEPT, Statistics
 from tests.datasets import discs, picture
 
 
@@ -88,8 +89,6 @@ def test_statistics_of_hand_made_images():
 
 
 def test_percentiles_are_those_of_the_pixels():
-    import numpy as np
-
     image = np.arange(1000, dtype=np.uint16).reshape(20, 50, 1)
     counted = Statistics()
     counted.add(Sample(image, np.zeros((20, 50), np.int32), "a"), (0, 1))
@@ -102,17 +101,51 @@ def test_statistics_of_nothing():
 
 
 def test_sparse_ids_cost_no_memory():
-    import numpy as np
-
     labels = np.where(discs(0) > 0, 2**31 - 1, 0).astype(np.int32)
     counted = Statistics()
     counted.add(Sample(picture(labels)[..., None], labels, "a"), (0, 1))
     assert counted.result()["objects"] == 1
 
 
-def test_percentiles_of_float_images_of_any_range():
-    import numpy as np
+def intensities(*images):
+    counted = Statistics()
+    for image in images:
+        counted.add(Sample(image, np.zeros(image.shape[:2], np.int32), "a"), (0, 1))
+    return counted.result()["intensity_percentiles"]
 
+
+def test_percentiles_of_float_images_come_from_every_column_and_channel():
+    # Equally spaced pixels would all lie in the first column: 1024 of 1024 x 1024.
+    ramp = np.tile(np.arange(1024, dtype=np.float32), (1024, 1))
+    percentiles = intensities(np.stack([ramp, ramp - 5000], axis=-1))
+    assert percentiles["25"] == pytest.approx(512 - 5000, abs=20)
+    assert percentiles["75"] == pytest.approx(512, abs=20)
+
+
+def test_percentiles_of_few_float_pixels_are_exact():
+    values = np.linspace(-3, 7, 1001, dtype=np.float32)
+    percentiles = intensities(values[:300].reshape(20, 15, 1), values[300:].reshape(1, 701, 1))
+    assert percentiles["0.1"] == values[1] and percentiles["50"] == values[500] and percentiles["99.9"] == values[999]
+
+
+def test_percentiles_count_every_pixel_of_small_and_large_images_of_any_type():
+    # 10,000 pixels of -1, 30,000 of 5 and 60,000 of 8: the last are whole numbers.
+    minus = np.full((100, 100, 1), -1, np.float32)
+    percentiles = intensities(minus, np.full((100, 300, 1), 5, np.float32), np.full((100, 600, 1), 8, np.uint16))
+    assert [percentiles[p] for p in ("2", "25", "50")] == [-1, 5, 8]
+
+
+def test_memory_for_float_percentiles_is_bounded():
+    counted = Statistics()
+    for number in range(3):
+        image = np.full((300, 300, 1), number, np.float32)
+        counted.add(Sample(image, np.zeros((300, 300), np.int32), "a"), (0, 1))
+        assert len(counted._floats) <= FLOATS_KEPT
+    percentiles = counted.result()["intensity_percentiles"]
+    assert [percentiles[p] for p in ("25", "50", "75")] == [0, 1, 2]
+
+
+def test_percentiles_of_float_images_of_any_range():
     rng = np.random.default_rng(0)
     counted = Statistics()
     for shift in (0.0, 10.0):
@@ -121,10 +154,3 @@ def test_percentiles_of_float_images_of_any_range():
     percentiles = counted.result()["intensity_percentiles"]
     assert percentiles["25"] == pytest.approx(0, abs=0.15) and percentiles["75"] == pytest.approx(10, abs=0.15)
     assert percentiles["2"] < -1.5 and percentiles["98"] > 11.5
-
-
-def test_masks_that_were_read_as_single_cells_are_suspected():
-    counted = Statistics()
-    for _ in range(3):
-        counted.add(Sample(picture(discs(0))[..., None], (discs(0) > 0).astype("int32"), "a"), (0, 1))
-    assert "called masks/" in "\n".join(advise(counted.result(), smallest_side=64))

@@ -1,6 +1,10 @@
 """Images and labels: what goes in comes out, and damage is found."""
 
 import logging
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from pipelines import images
+from pipelines import decoding, images
 from pipelines.errors import InputError
 
 RNG_SEED = 0
@@ -139,6 +143,101 @@ def test_read_image_refuses_a_stack(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", noise(3, 9, 7), photometric="minisblack")
     with pytest.raises(InputError, match=r"stack\.tif holds 3 pages; a file with one image was expected"):
         images.read_image(tmp_path / "stack.tif")
+
+
+# Stacks, page by page
+
+STACKS = {
+    "plain": ((40, 9, 7), {"compression": "zlib"}),
+    "bare": ((40, 9, 7), {"metadata": None}),
+    "imagej": ((40, 9, 7), {"imagej": True, "metadata": {"axes": "TYX"}}),
+    "ome": ((40, 9, 7), {"ome": True, "compression": "zlib", "metadata": {"axes": "TYX"}}),
+    "one header": ((40, 9, 7), {"truncate": True, "metadata": {"axes": "TYX"}}),
+    "channels": ((40, 2, 9, 7), {"imagej": True, "compression": "zlib", "metadata": {"axes": "TCYX"}}),
+    "channels first": ((2, 40, 9, 7), {"ome": True, "compression": "zlib", "metadata": {"axes": "CTYX"}}),
+    "channels, one header": ((2, 40, 9, 7), {"truncate": True, "metadata": {"axes": "CTYX"}}),
+}
+
+
+def save_stack(path, layout):
+    """Write STACKS[layout] as a file of some age; its pages, (40, 9, 7, C)."""
+    shape, options = STACKS[layout]
+    array = noise(*shape, dtype="uint16")
+    tifffile.imwrite(path, array, photometric="minisblack", **options)
+    os.utime(path, (1e9, 1e9))
+    return array[..., np.newaxis] if array.ndim == 3 else np.moveaxis(array, options["metadata"]["axes"].index("C"), -1)
+
+
+@pytest.mark.parametrize("layout", STACKS)
+def test_a_page_is_read_without_the_rest_of_the_stack(tmp_path, monkeypatch, layout):
+    expected = save_stack(tmp_path / "a.tif", layout)
+    assert np.array_equal(images.read_pages(tmp_path / "a.tif"), expected)
+    monkeypatch.setattr(tifffile.TiffPageSeries, "asarray", lambda *_, **__: pytest.fail("all pages were decoded"))
+    for page in (0, 1, 17, 39):
+        assert np.array_equal(images.read_page(tmp_path / "a.tif", page), expected[page])
+
+
+@pytest.mark.parametrize("layout", ["plain", "bare", "imagej", "ome", "one header"])
+def test_reading_a_stack_page_by_page_is_linear(tmp_path, monkeypatch, layout):
+    expected = save_stack(tmp_path / "a.tif", layout)[..., 0]
+    save_stack(tmp_path / "b.tif", layout)
+    headers = []
+    for room, name in ((decoding, "_end_of_tags"), (tifffile.TiffPage, "__init__"), (tifffile.TiffFrame, "__init__")):
+        real = getattr(room, name)
+
+        def counted(*args, real=real, **options):
+            headers.append(real)
+            return real(*args, **options)
+
+        monkeypatch.setattr(room, name, counted)
+    for page in range(40):
+        assert np.array_equal(images.read_page(tmp_path / "a.tif", page)[..., 0], expected[page])
+        assert np.array_equal(images.read_labels(tmp_path / "b.tif", page=page), expected[page])
+        assert images.read_spacing_um(tmp_path / "a.tif") is None
+    # Two files of 40 pages, each header a few times. Anew for every page it would be 3 * 40 * 40 = 4800 times.
+    assert len(headers) <= 2 * 40 * 5
+
+
+@pytest.mark.parametrize("age", [0, 100])
+def test_a_file_that_changes_between_two_pages_is_read_anew(tmp_path, age):
+    path, now = tmp_path / "a.tif", time.time()
+    first, second = noise(3, 9, 7), noise(4, 9, 7)
+    for number, stack in enumerate((first, second)):
+        tifffile.imwrite(path, stack, photometric="minisblack", compression="zlib")
+        os.utime(path, (now + number - age, now + number - age))
+        assert np.array_equal(images.read_page(path, 2)[..., 0], stack[2])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-200])
+    with pytest.raises(InputError, match=r"a\.tif is damaged or cut short"):
+        images.read_page(path, 0)
+
+
+@pytest.mark.parametrize(("age", "remembered"), [(0, False), (100, True)])
+def test_a_file_just_written_is_not_remembered(tmp_path, age, remembered):
+    # It may be written again within one tick of the file system's clock, with the same length and time stamps.
+    save_stack(tmp_path / "a.tif", "plain")
+    os.utime(tmp_path / "a.tif", (time.time() - age,) * 2)
+    before = decoding._headers.cache_info()
+    images.read_page(tmp_path / "a.tif", 0)
+    images.read_page(tmp_path / "a.tif", 1)
+    after = decoding._headers.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == ((1, 1) if remembered else (0, 0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed in /proc/self/fd")
+def test_no_file_stays_open_between_two_pages(tmp_path):
+    save_stack(tmp_path / "a.tif", "plain")
+    for page in range(2):
+        images.read_page(tmp_path / "a.tif", page)
+        opened = [os.path.realpath(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd")]
+        assert str(tmp_path / "a.tif") not in opened
+
+
+def test_threads_read_one_stack_side_by_side(tmp_path):
+    expected = save_stack(tmp_path / "a.tif", "plain")
+    with ThreadPoolExecutor(4) as pool:
+        read = list(pool.map(lambda page: images.read_page(tmp_path / "a.tif", page % 40), range(400)))
+    assert all(np.array_equal(one, expected[page % 40]) for page, one in enumerate(read))
 
 
 # Damage

@@ -152,16 +152,25 @@ def test_a_mask_becomes_its_components(tmp_path, folder, kind):
         tmp_path / folder / "a.png", array
     )
     labels = find(tmp_path)[0].load().labels
-    # 0 and 1 in a folder called labels are one cell of two parts.
-    assert labels.tolist() == (MASK.tolist() if (value, folder) == ("1", "labels") else COMPONENTS)
+    assert labels.tolist() == COMPONENTS
     assert labels.dtype == np.int32
+
+
+def test_ones_are_a_mask_where_they_are_in_several_pieces():
+    # One cell is one piece, also where its parts touch by a corner only.
+    one_cell = np.array([[1, 1, 0, 0, 1], [0, 0, 1, 1, 0]], np.int32)
+    assert labels_of_mask(one_cell) is one_cell
+    two_pieces = np.array([[1, 1, 0, 0, 1], [0, 0, 1, 0, 0]], np.int32)
+    assert labels_of_mask(two_pieces).tolist() == [[1, 1, 0, 0, 2], [0, 0, 1, 0, 0]]
+    # With another id about, the image holds cells: two pieces of id 1 are one cell cut in two.
+    cells = np.array([[1, 0, 1, 0, 2]], np.int32)
+    assert labels_of_mask(cells) is cells
 
 
 @pytest.mark.parametrize("values", [(0,), (0, 7), (0, 1, 255), (0, 1, 2)])
 def test_ids_are_left_as_they_are(values):
     labels = np.array([values, values[::-1]], np.int32)
-    for binary in (False, True):
-        assert labels_of_mask(labels, binary=binary) is labels
+    assert labels_of_mask(labels) is labels
 
 
 def test_more_cells_than_8_bits_can_number_are_found(tmp_path):

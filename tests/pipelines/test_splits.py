@@ -100,6 +100,39 @@ def test_groups_without_duplicates_change_nothing():
     assert assign(items, groups=groups, **fractions) == assign(items, **fractions)
 
 
+def test_by_image_refuses_to_tear_a_sequence():
+    items = frames("01", range(3)) + frames("02", range(2)) + frames("03", range(4))
+    fractions = {"by": "image", "train": 0.5, "validation": 0.25, "test": 0.25}
+    with pytest.raises(
+        InputError,
+        match=r"split\.by is image, but 9 of 9 images are frames or slices of 3 sequences or stacks, for example "
+        r"01/t000: .* nearly the same picture.*Use split\.by: block, or split\.by: sequence\.$",
+    ):
+        assign(items, **fractions)
+    with pytest.raises(InputError, match=r"9 of 9 images .* of 1 sequence or stack, .*Use split\.by: block\.$"):
+        assign(frames("01", range(9)), **fractions)
+    with pytest.raises(InputError, match=r"Use split\.by: block\.$"):
+        assign(frames("", range(9)), **fractions)
+    with pytest.raises(
+        InputError,
+        match=r"split\.by is image, but 9 of 11 images are frames .*Put the 2 images without frame, for example "
+        r"cell000, into a data set of their own, and use split\.by: block, or split\.by: sequence, for the others\.$",
+    ):
+        assign(items + single(2), **fractions)
+
+
+def test_by_image_takes_sequences_of_one_frame_and_sequences_kept_whole_by_their_groups():
+    fractions = {"by": "image", "train": 0.5, "validation": 0.25, "test": 0.25}
+    items = [item for i in range(4) for item in frames(f"{i:02d}", [i])]
+    assert Counter(assign(items, **fractions).values()) == {"train": 2, "validation": 1, "test": 1}
+    items = [item for i in range(4) for item in frames(f"{i:02d}", range(3))] + single(4)
+    groups = {item.name: f"source {item.source}" for item in items if item.frame is not None}
+    result = assign(items, groups=groups, **fractions)
+    assert all(len({result[f"{i:02d}/t{frame:03d}"] for frame in range(3)}) == 1 for i in range(4))
+    with pytest.raises(InputError, match=r"2 different images .* cannot be divided .*Use split\.by: block"):
+        assign(items[:6], groups=groups, **fractions)
+
+
 # By sequence
 
 THREE = frames("01", range(3)) + frames("02", range(2)) + frames("03", range(4))
@@ -128,7 +161,7 @@ def test_by_sequence_bad_names():
         assign(THREE, by="sequence", train=0.5, validation="02")
     with pytest.raises(InputError, match=r"5 of 14 images belong to no sequence, for example cell000.*by: image"):
         assign(THREE + single(5), by="sequence", train="01", validation="02")
-    with pytest.raises(InputError, match="2 sequences cannot be divided among train, validation, test"):
+    with pytest.raises(InputError, match="2 sequences cannot be divided among train, validation, test.*by: block"):
         assign(THREE[:5], by="sequence", train=0.5, validation=0.25, test=0.25)
 
 
@@ -151,7 +184,7 @@ def test_by_block_lists_of_ranges_in_every_sequence():
 
 
 @given(
-    numbers=st.lists(st.integers(0, 99), min_size=30, max_size=99, unique=True),
+    numbers=st.lists(st.integers(0, 99), min_size=3, max_size=60, unique=True),
     fractions=THIRDS,
     gap=st.integers(0, 6),
 )
@@ -160,11 +193,59 @@ def test_by_block_fractions_are_in_order_with_the_gap_between(numbers, fractions
     try:
         result = assign(frames("01", numbers), by="block", train=train, validation=validation, test=test, gap=gap)
     except InputError as error:
-        assert "is empty" in str(error)  # possible where frames are missing
+        assert "cannot be cut" in str(error)
+        # Rightly: even blocks of one frame each, as early as the gap allows, do not fit.
+        first = min(numbers)
+        second = min((one for one in numbers if one > first + gap), default=None)
+        assert second is None or max(numbers) <= second + gap
         return
     found = {name: sorted(int(one[-3:]) for one in taken(result, name)) for name in ("train", "validation", "test")}
     assert found["validation"][0] - found["train"][-1] > gap
     assert found["test"][0] - found["validation"][-1] > gap
+    # No frame is left out inside a block.
+    assert all(len(one) == sum(one[0] <= number <= one[-1] for number in numbers) for one in found.values())
+
+
+@given(st.lists(st.integers(1, 9), min_size=9, max_size=60), THIRDS, st.data())
+def test_by_block_frames_further_apart_than_the_gap_are_all_used(steps, fractions, data):
+    numbers = [sum(steps[:i]) for i in range(len(steps))]
+    gap = data.draw(st.integers(0, min(steps[:-1]) - 1))
+    train, validation, test = fractions
+    total = train + validation + test
+    items = frames("01", numbers)
+    result = assign(items, by="block", train=train / total, validation=validation / total, test=test / total, gap=gap)
+    counts = Counter(result.values())
+    assert counts[None] == 0
+    # Two splits may each have taken one frame from the largest, so that they are not empty.
+    assert all(
+        abs(counts[name] - len(items) * one / total) < 3
+        for name, one in zip(("train", "validation", "test"), fractions, strict=True)
+    )
+
+
+def test_by_block_counts_the_frames_that_are_there_and_not_the_time_between():
+    # Ten frames with truth, eight of them early: by time, train 0-119 would take 8 and validation none.
+    numbers = [0, 7, 14, 21, 28, 35, 42, 49, 150, 199]
+    result = assign(frames("01", numbers), by="block", train=0.6, validation=0.2, test=0.2, gap=5)
+    assert list(result.values()) == ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
+
+
+def test_by_block_a_pair_of_frames_is_enough_for_two_blocks():
+    items = frames("01", (0, 50)) + frames("02", (3, 9)) + frames("03", (1, 90))
+    result = assign(items, by="block", train=0.5, validation=0.5, gap=5)
+    assert list(result.values()) == ["train", "validation"] * 3
+
+
+def test_by_block_frames_beside_a_hole_are_not_lost():
+    # 4 + 1 + 1 and 3 + 1 + 1 do not fit with the gap; 2 + 1 + 1 do, at 0, 20 and 40, and leave 21 and 41 to take.
+    result = assign(frames("01", (0, 1, 20, 21, 40, 41)), by="block", train=0.6, validation=0.2, test=0.2, gap=5)
+    assert list(result.values()) == ["train", "train", "validation", "validation", "test", "test"]
+
+
+def test_by_block_the_rest_of_the_fractions_is_left_out_at_the_end():
+    # 12 frames less 2 gaps of 1 are 10: 5, 2, 1 and a rest of 2.
+    result = assign(frames("01", range(12)), by="block", train=0.5, validation=0.2, test=0.1, gap=1)
+    assert list(result.values()) == [*["train"] * 5, None, *["validation"] * 2, None, "test", None, None]
 
 
 def test_by_block_fractions_of_each_sequence():
@@ -188,8 +269,27 @@ def test_by_block_errors():
         assign(items, by="block", train="all", validation="159")
     with pytest.raises(InputError, match=r"5 of 5 images have no frame number, for example cell000.*by: image"):
         assign(single(5), by="block", train=0.5, validation=0.5)
-    with pytest.raises(InputError, match=r"2 frames \(0-9 of sequence '02', less the gaps of 4\) cannot be divided"):
-        assign(frames("02", range(10)), by="block", train=0.6, validation=0.2, test=0.2, gap=4)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        (
+            frames("02", range(10)),
+            r"The 10 frames of sequence '02' \(0 to 9\) cannot be cut into 3 blocks \(train, validation, test\) with "
+            r"4 frames between them\. Use a smaller split\.gap, or no split\.test, or ranges of frames such as 0-139",
+        ),
+        (
+            [item for source in ("01", "02", "03") for item in frames(source, (0, 40))],
+            r"The 2 frames of sequence '01' \(0 to 40\) cannot be cut into 3 .*Use split\.by: sequence \(each of the "
+            r"3 sequences goes to one split\), or a smaller split\.gap",
+        ),
+        ([item for item in frames("", (0, 40))], r"The 2 frames \(0 to 40\) cannot be cut into 3 blocks"),
+    ],
+)
+def test_by_block_too_few_frames(items, message):
+    with pytest.raises(InputError, match=message):
+        assign(items, by="block", train=0.6, validation=0.2, test=0.2, gap=4)
 
 
 # For every way
