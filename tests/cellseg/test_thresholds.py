@@ -36,7 +36,7 @@ def test_the_best_threshold():
     for mask, probability in zip(masks, probabilities, strict=True):
         curve.add(mask, probability)
     best = curve.best()
-    assert best.value >= max(curve.dice) - 0.002 and best.measure == "dice" and best.split == "validation"
+    assert best.value >= max(curve.dice) - 0.005 and best.measure == "dice" and best.split == "validation"
     assert best.value >= dice_at(masks, probabilities, 0.5)
 
 
@@ -48,7 +48,7 @@ def test_among_equals_the_one_nearest_to_a_half():
 
 def test_among_thresholds_of_about_equal_dice_the_area_decides():
     # 1000 cell pixels at 0.9 and 100 of the rim at 0.6, of which 50 are cell. Dice: with the rim 2 * 1050 / 2150 =
-    # 0.97674 at a ratio of 1100 / 1050, without it 2 * 1000 / 2050 = 0.97561 at 1000 / 1050. Both are within 0.002.
+    # 0.97674 at a ratio of 1100 / 1050, without it 2 * 1000 / 2050 = 0.97561 at 1000 / 1050. Both are within 0.005.
     truth = np.zeros(2000, bool)
     truth[:1050] = True
     probability = np.zeros(2000, np.float32)

@@ -157,11 +157,13 @@ def test_a_flipped_byte_stops_training_before_it_starts(job, tmp_path):
 
 def test_ctrl_c_leaves_nothing_that_looks_finished(job, tmp_path):
     script = Path(sys.executable).with_name("cellseg-train")
-    short = [*SHORT, "train.epochs=1000"]
+    short = [*SHORT, "train.epochs=1000", "train.early_stopping=1000"]
     process = subprocess.Popen(
         [script, job / "shards" / "experiment.yaml", *short, "--out", tmp_path / "run"],
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs with SIGINT ignored, and children inherit that: a test run would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     history = tmp_path / "run" / "backup" / "history.csv"
     for _ in range(600):
