@@ -4,7 +4,6 @@ What the named parts do lives in their rooms; a name is looked up in its room's 
 that preparing data never imports Keras.
 """
 
-import difflib
 import inspect
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 import yaml
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, nearest
 
 DATA_ROOT = "CELLSEG_DATA"
 Named = dict[str, Any]
@@ -283,12 +282,6 @@ def _name(table: Mapping[str, Callable], named: Named, key: str) -> str:
     if name not in table:
         raise InputError(f"{key}.name: '{name}' is not known.{nearest(str(name), table)} Known: {', '.join(table)}.")
     return str(name)
-
-
-def nearest(name: str, known) -> str:
-    """' Did you mean ...?' for the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 class _Loader(yaml.SafeLoader):

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
-from cellseg.experiment import Experiment, build, check_options, nearest
+from cellseg.experiment import Experiment, build, check_options
 from cellseg.inference import Predictor, Tiling, instances_function, tiling
 from cellseg.losses import LOSSES
 from cellseg.models import MODELS
@@ -21,7 +21,7 @@ from cellseg.models.unet import check_size, output_size
 from cellseg.runs import HISTORY, MODEL
 from pipelines.augment import Augmenter
 from pipelines.dataset import Batches, ShardReader, training_dataset
-from pipelines.errors import InputError
+from pipelines.errors import InputError, nearest
 from pipelines.files import whole_file
 from pipelines.targets import NUM_OUTPUTS
 from pipelines.weight_maps import WEIGHT_MAPS

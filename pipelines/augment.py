@@ -4,7 +4,6 @@ Elastic deformation on a coarse grid will live in `pipelines.elastic`; cutting p
 `pipelines.dataset`.
 """
 
-import difflib
 import inspect
 import os
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, nearest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # albumentations asks the network for its version at import
 
@@ -82,19 +81,14 @@ def _transform(step: Mapping[str, object], place: int):
         if inspect.isclass(value) and issubclass(value, albumentations.BasicTransform)
     }
     if name not in known:
-        raise InputError(f"{key}: albumentations has no transform '{name}'.{_nearest(str(name), known)}")
+        raise InputError(f"{key}: albumentations has no transform '{name}'.{nearest(str(name), known)}")
     allowed = inspect.signature(known[name].__init__).parameters.keys() - {"self"}
     for option in options:
         if option not in allowed:
             raise InputError(
-                f"{key}: {name} takes no '{option}'.{_nearest(option, allowed)} It takes: {', '.join(sorted(allowed))}."
+                f"{key}: {name} takes no '{option}'.{nearest(option, allowed)} It takes: {', '.join(sorted(allowed))}."
             )
     try:
         return known[name](**options)
     except (ValueError, TypeError) as error:
         raise InputError(f"{key}: {name} does not accept {options}: {error}") from error
-
-
-def _nearest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""

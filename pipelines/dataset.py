@@ -10,15 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.augment import Augmenter
+from pipelines.augment import MAPS, Augmenter
 from pipelines.errors import InputError
 from pipelines.images import stretch_contrast
 from pipelines.shards import FORMATS
 from pipelines.shards.manifest import Manifest
 from pipelines.targets import NUM_OUTPUTS, TARGETS
 from pipelines.tiling import mirrored_window
-
-MAPS = ("labels", "classes", "weight_map", "ignore")
 
 
 class ShardReader:

@@ -1,8 +1,11 @@
-"""Errors that a user can act on.
+"""Errors that a user can act on: the exception type, and the hint that names the closest known word.
 
-Only the exception type lives here; the messages live where the input is checked. Every command turns an
+The messages live where the input is checked. Every command turns an
 `InputError` or an `OSError` into one message and exit status 2; anything else is an internal fault, status 1.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -10,3 +13,9 @@ class InputError(ValueError):
 
     The message says what happened, what was expected and how to fix it, and names the file or key.
     """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """' Did you mean ...?' for the closest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""
