@@ -83,7 +83,10 @@ class Item:
         name, source, frame: As in `Sample`.
         load: Reads the files and returns the `Sample`. Picklable (a `functools.partial` of a module-level
             function), so that worker processes can run it.
-        files: What `load` reads, for messages.
+        files: What `load` reads, for messages and to notice changes.
+        published: "train" or "test" where the data set itself says so, else "".
+        stratum: Class of the whole image, by which a split by image is stratified; "" = none.
+        group: Images of one group (a patient, for example) never lie in two splits by image; "" = none.
     """
 
     name: str
@@ -91,3 +94,6 @@ class Item:
     source: str = ""
     frame: int | None = None
     files: tuple[Path, ...] = field(default=())
+    published: str = ""
+    stratum: str = ""
+    group: str = ""

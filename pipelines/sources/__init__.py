@@ -7,6 +7,17 @@ among train, validation and test that of `pipelines.splits`.
 from collections.abc import Callable
 
 from pipelines.sample import Item
-from pipelines.sources import ctc, dsb2018, pairs
+from pipelines.sources import consep, ctc, dsb2018, epfl, glas, isbi, pairs
 
-SOURCES: dict[str, Callable[..., list[Item]]] = {"pairs": pairs.find, "dsb2018": dsb2018.find, "ctc": ctc.find}
+SOURCES: dict[str, Callable[..., list[Item]]] = {
+    "pairs": pairs.find,
+    "ctc": ctc.find,
+    "isbi": isbi.find,
+    "epfl": epfl.find,
+    "glas": glas.find,
+    "dsb2018": dsb2018.find,
+    "consep": consep.find,
+}
+
+# Names of the classes of a layout whose samples have `classes`, class 1 first.
+CLASSES: dict[str, tuple[str, ...]] = {"glas": glas.CLASSES, "consep": consep.CLASSES}

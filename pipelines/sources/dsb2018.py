@@ -3,14 +3,13 @@
 Which of the images are for training is not decided here but in `pipelines.splits`.
 """
 
-import difflib
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pipelines import images
-from pipelines.errors import InputError
+from pipelines.errors import InputError, nearest
 from pipelines.sample import Item, Sample
 
 KINDS = ("all", "fluorescence", "stained")
@@ -33,8 +32,7 @@ def find(source: Path | str, *, kind: str = "all") -> list[Item]:
         InputError: No id folder, an id without image or without masks, an unknown or absent kind.
     """
     if kind not in KINDS:
-        near = difflib.get_close_matches(str(kind), KINDS, 1, 0.0)[0]
-        raise InputError(f"kind is '{kind}'. Did you mean '{near}'? Known: {', '.join(KINDS)}.")
+        raise InputError(f"kind is '{kind}'.{nearest(str(kind), KINDS)} Known: {', '.join(KINDS)}.")
     source = Path(source)
     root = source / STAGE if (source / STAGE).is_dir() else source
     if not root.is_dir():

@@ -3,6 +3,7 @@
 Data sets with their own folder trees have readers of their own beside this one.
 """
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,13 @@ LABEL_SUFFIXES = ("_masks", "_labels", "_mask", "_label")
 SHOWN = 5
 
 
-def find(source: Path | str, *, images: Path | str | None = None, labels: Path | str | None = None) -> list[Item]:
+def find(
+    source: Path | str,
+    *,
+    images: Path | str | None = None,
+    labels: Path | str | None = None,
+    series: bool = False,
+) -> list[Item]:
     """Images with their labels: same stem, the label's optionally followed by `_mask(s)` or `_label(s)`.
 
     A stack with a stack of as many pages gives one item a page: name `STEM/000`, source `STEM`, frame = page.
@@ -29,6 +36,9 @@ def find(source: Path | str, *, images: Path | str | None = None, labels: Path |
         source: Holds `images/` and `labels/` or `masks/`.
         images: Folder of the images instead of `images/`; a relative one is looked for in `source`, then here.
         labels: Folder of the labels, likewise.
+        series: Every stem ends in a number, and files with the same stem before it are frames or slices of one
+            series: `well-3_007.png` has name `well-3/007`, source `well-3`, frame 7. Stems that are numbers alone are
+            a series named as the data set's folder.
 
     Returns:
         Items sorted by name.
@@ -36,7 +46,7 @@ def find(source: Path | str, *, images: Path | str | None = None, labels: Path |
     Raises:
         FileNotFoundError: A folder is missing.
         InputError: An empty folder, an image without labels, labels without image, two files with one stem, or
-            stacks of different lengths.
+            stacks of different lengths; with `series`, a stem without number, a stack, or two files for one frame.
     """
     source = Path(source)
     image_folder = _folder(source, images) if images is not None else source / "images"
@@ -47,6 +57,8 @@ def find(source: Path | str, *, images: Path | str | None = None, labels: Path |
             "(or masks), or both folders given with --images DIR --labels DIR."
         )
     matched = _match(image_folder, label_folder)
+    if series:
+        return _series_items(matched, source.resolve().name)
     items = [item for stem, files in matched.items() for item in _items(stem, *files)]
     return sorted(items, key=lambda item: item.name)
 
@@ -91,18 +103,19 @@ def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
         )
 
 
-def load(image_file: Path, label_file: Path, name: str, page: int | None) -> Sample:
+def load(
+    image_file: Path, label_file: Path, name: str, page: int | None, source: str = "", frame: int | None = None
+) -> Sample:
     """Read one pair; `page` is the page of two stacks, None for files of one page."""
     if page is None:
-        image, labels, source = images.read_image(image_file), images.read_labels(label_file)[0], ""
+        image, labels = images.read_image(image_file), images.read_labels(label_file)[0]
     else:
         image, labels = images.read_page(image_file, page), images.read_labels(label_file, page=page)
-        source = image_file.stem
     check_not_wrapped(labels, label_file)
     labels = labels_of_mask(labels)
     spacing_um = images.read_spacing_um(image_file)
     try:
-        return Sample(image=image, labels=labels, name=name, source=source, frame=page, spacing_um=spacing_um)
+        return Sample(image=image, labels=labels, name=name, source=source, frame=frame, spacing_um=spacing_um)
     except InputError as error:
         raise InputError(f"{error} Files: {image_file}, {label_file}.") from error
 
@@ -154,7 +167,8 @@ def _by_stem(files: list[Path], stems: tuple[str, ...]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     known = set(stems)
     for path in files:
-        stem = path.stem
+        # a.ome.tif is an OME-TIFF called "a"; its labels are often written as plain a.tif.
+        stem = path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
         suffix = next((end for end in LABEL_SUFFIXES if stem.endswith(end)), "")
         if known and stem not in known and suffix:
             stem = stem.removesuffix(suffix)
@@ -171,18 +185,60 @@ def _few(names: list[str]) -> str:
 
 
 def _items(stem: str, image_file: Path, label_file: Path) -> list[Item]:
+    files = (image_file, label_file)
+    pages = _checked_pages(*files)
+    if pages == 1:
+        return [Item(name=stem, load=partial(load, *files, stem, None), files=files)]
+    width = max(3, len(str(pages - 1)))
+    names = [f"{stem}/{page:0{width}d}" for page in range(pages)]
+    return [
+        Item(name=name, load=partial(load, *files, name, page, stem, page), source=stem, frame=page, files=files)
+        for page, name in enumerate(names)
+    ]
+
+
+def _series_items(matched: dict[str, tuple[Path, Path]], folder: str) -> list[Item]:
+    frames: dict[tuple[str, int], tuple[Path, Path]] = {}
+    for stem, files in matched.items():
+        match = re.fullmatch(r"(.*?)(\d+)", stem)
+        if not match:
+            raise InputError(
+                f"{files[0]} has no number at the end of its name. With series: true every file is one frame or slice, "
+                "such as cell_007.tif. Rename it, or leave series out."
+            )
+        if (pages := _checked_pages(*files)) > 1:
+            raise InputError(
+                f"{files[0]} holds {pages} pages. With series: true every file is one frame or slice. Leave series "
+                "out, or split the stack into files."
+            )
+        place = (match[1].rstrip("_-. ") or folder, int(match[2]))
+        if place in frames:
+            raise InputError(
+                f"{frames[place][0]} and {files[0]} are both frame {place[1]} of the series '{place[0]}'. Rename one."
+            )
+        frames[place] = files
+    width = max(3, *(len(str(frame)) for _, frame in frames))
+    items = []
+    for (series, frame), files in sorted(frames.items()):
+        name = f"{series}/{frame:0{width}d}"
+        items.append(
+            Item(
+                name=name,
+                load=partial(load, *files, name, None, series, frame),
+                source=series,
+                frame=frame,
+                files=files,
+            )
+        )
+    return items
+
+
+def _checked_pages(image_file: Path, label_file: Path) -> int:
+    """Number of pages of an image file, which is that of its labels."""
     pages, label_pages = images.count_pages(image_file), images.count_pages(label_file)
     if pages != label_pages:
         raise InputError(
             f"{image_file} has {pages} pages, but its labels {label_file} have {label_pages}. "
             "Each page needs one page of labels."
         )
-    files = (image_file, label_file)
-    if pages == 1:
-        return [Item(name=stem, load=partial(load, *files, stem, None), files=files)]
-    width = max(3, len(str(pages - 1)))
-    names = [f"{stem}/{page:0{width}d}" for page in range(pages)]
-    return [
-        Item(name=name, load=partial(load, *files, name, page), source=stem, frame=page, files=files)
-        for page, name in enumerate(names)
-    ]
+    return pages

@@ -213,3 +213,123 @@ def test_a_relative_folder_lies_in_the_source_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     (item,) = find(tmp_path / "source", images="pictures")
     assert item.name == "source"
+
+
+def write_series(root, names, shape=(5, 6)):
+    for value, name in enumerate(names):
+        save(root / "images" / name, np.full(shape, value, np.uint8))
+        save(root / "labels" / name, np.full(shape, value + 1, np.uint8))
+
+
+def test_numbered_files_are_frames_of_a_series(tmp_path):
+    write_series(tmp_path, ["b-10.png", "b-9.png", "well 3_007.tif", "004.png", "5.png"])
+    items = find(tmp_path, series=True)
+    assert [(item.name, item.source, item.frame) for item in items] == [
+        ("b/009", "b", 9),
+        ("b/010", "b", 10),
+        (f"{tmp_path.name}/004", tmp_path.name, 4),
+        (f"{tmp_path.name}/005", tmp_path.name, 5),
+        ("well 3/007", "well 3", 7),
+    ]
+    sample = pickle.loads(pickle.dumps(items[1])).load()
+    assert (sample.name, sample.source, sample.frame) == ("b/010", "b", 10)
+    assert (sample.image[0, 0, 0], sample.labels[0, 0]) == (0, 1)
+    assert items[1].files == (tmp_path / "images" / "b-10.png", tmp_path / "labels" / "b-10.png")
+    # Without the option every file stands for itself.
+    assert [(item.name, item.source, item.frame) for item in find(tmp_path)][-1] == ("well 3_007", "", None)
+
+
+def test_labels_of_a_series_may_have_their_suffix(tmp_path):
+    write_series(tmp_path, ["a1.png", "a2.png"])
+    for number in (1, 2):
+        (tmp_path / "labels" / f"a{number}.png").rename(tmp_path / "labels" / f"a{number}_mask.png")
+    assert [(item.source, item.frame) for item in find(tmp_path, series=True)] == [("a", 1), ("a", 2)]
+
+
+def test_frames_above_999_sort_by_name(tmp_path):
+    write_series(tmp_path, ["a7.png", "a1000.png"], (2, 2))
+    assert [item.name for item in find(tmp_path, series=True)] == ["a/0007", "a/1000"]
+
+
+def test_files_that_are_no_series(tmp_path):
+    write_series(tmp_path, ["a_1.png", "a_2.png"])
+    save(tmp_path / "images" / "b.png", IMAGE)
+    save(tmp_path / "labels" / "b.png", LABELS)
+    with pytest.raises(
+        InputError, match=r"images.b\.png has no number at the end of its name\. With series: true every"
+    ):
+        find(tmp_path, series=True)
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "b.png").rename(tmp_path / folder / "a-02.png")
+    with pytest.raises(InputError, match=r"a-02\.png and .*a_2\.png are both frame 2 of the series 'a'\. Rename one"):
+        find(tmp_path, series=True)
+    for folder in ("images", "labels"):
+        (tmp_path / folder / "a-02.png").unlink()
+        save(tmp_path / folder / "a_3.tif", np.stack([IMAGE] * 2))
+    with pytest.raises(InputError, match=r"images.a_3\.tif holds 2 pages\. With series: true every file is one frame"):
+        find(tmp_path, series=True)
+
+
+# OME-TIFF: axes, number of pages, channels, and which of the values 0, 1, 2, ... lies at the first pixel of which.
+OME = {
+    "TCYX": ((3, 2), 3, lambda page, channel: 2 * page + channel),
+    "CTYX": ((2, 3), 3, lambda page, channel: 3 * channel + page),
+    "TZCYX": ((2, 2, 2), 4, lambda page, channel: 2 * page + channel),
+    "ZYX": ((4,), 4, lambda page, channel: page),
+    "CYX": ((5,), 1, lambda page, channel: channel),
+    "YX": ((), 1, lambda page, channel: 0),
+}
+
+
+@pytest.mark.parametrize("axes", OME)
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_ome_axes_are_pages_and_channels(tmp_path, axes, compression):
+    sides, pages, value = OME[axes]
+    planes = np.arange(np.prod(sides, dtype=int), dtype=np.uint16).reshape(*sides, 1, 1)
+    array = (planes * 100 + np.zeros((5, 6), np.uint16)).astype(np.uint16)
+    (tmp_path / "images").mkdir()
+    options = {"photometric": "minisblack", "compression": compression, "metadata": {"axes": axes}}
+    tifffile.imwrite(tmp_path / "images" / "a.ome.tif", array.reshape(*sides, 5, 6), ome=True, **options)
+    save(tmp_path / "labels" / "a.tif", np.stack([LABELS] * pages))
+    samples = [item.load() for item in find(tmp_path)]
+    channels = sides[axes.index("C")] if "C" in axes else 1
+    assert [sample.frame for sample in samples] == ([None] if pages == 1 else list(range(pages)))
+    for page, sample in enumerate(samples):
+        assert sample.image.shape == (5, 6, channels) and sample.image.dtype == np.uint16
+        assert sample.image[0, 0].tolist() == [100 * value(page, channel) for channel in range(channels)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing_um"),
+    [
+        (
+            {"PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 500, "PhysicalSizeYUnit": "nm"},
+            (0.5, 0.25),
+        ),
+        (
+            {"PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"},
+            (0.5, 0.25),
+        ),
+        ({"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5}, (0.5, 0.25)),  # OME's unit is µm where none is given
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("axes", ["ZYX", "CYX"])
+def test_ome_pixel_size(tmp_path, axes, sizes, spacing_um):
+    stack = np.stack([IMAGE] * 3)
+    (tmp_path / "images").mkdir()
+    metadata = {"axes": axes, **sizes}
+    tifffile.imwrite(tmp_path / "images" / "a.ome.tif", stack, ome=True, photometric="minisblack", metadata=metadata)
+    save(tmp_path / "labels" / "a.tif", np.stack([LABELS] * (3 if axes == "ZYX" else 1)))
+    assert find(tmp_path)[-1].load().spacing_um == (spacing_um and pytest.approx(spacing_um))
+
+
+@pytest.mark.parametrize("label_name", ["a.tif", "a_mask.tif", "a.ome.tif", "a_labels.ome.tif", "a_mask.OME.TIF"])
+def test_ome_is_no_part_of_the_name(tmp_path, label_name):
+    for path in (tmp_path / "images" / "a.ome.tif", tmp_path / "labels" / label_name):
+        path.parent.mkdir()
+        tifffile.imwrite(path, LABELS, photometric="minisblack")
+    assert [item.name for item in find(tmp_path)] == ["a"]
+    save(tmp_path / "images" / "a.tif", IMAGE)
+    with pytest.raises(InputError, match=r"a\.ome\.tif and a\.tif in .*images are both for 'a'"):
+        find(tmp_path)
