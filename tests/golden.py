@@ -4,9 +4,12 @@
 list of such dicts for a pooled measure, or a CTC folder; `data` holds the parameters. The formulas are in `cellseg`.
 """
 
+import numpy as np
+
 from cellseg.evaluation import evaluate_folders
 from cellseg.metrics import dice, frequency_weighted_iou, iou, objects, panoptic_quality, pixel, pixel_accuracy
 from cellseg.models.unet import output_size, unet
+from pipelines.elastic import deform, grid_field
 from pipelines.sources.pairs import labels_of_mask
 from pipelines.weight_maps import border_ridge
 
@@ -80,6 +83,18 @@ def _unet_weight_map(inputs, data):
     }
 
 
+def _elastic_grid3x3(inputs, data):
+    image = inputs["image"]
+    return {"image_mean": deform(image, grid_field(inputs["displacement"], image.shape), order=3).mean()}
+
+
+def _elastic_simard(inputs, data):
+    # The tool's answer is 0 where a pixel is read outside of the image: `out` equals scipy's mode "constant" to the
+    # last bit, and differs by 0.59 from "reflect", which the note names.
+    field = np.stack([inputs["dx"], inputs["dy"]])
+    return {"out": deform(inputs["image"], field, order=1, border="constant")}
+
+
 def _unet_valid_sizes(inputs, data):
     return {"output_size": {str(size): output_size(size, depth=data["depth"]) for size in data["sizes"]}}
 
@@ -107,6 +122,8 @@ ADAPTERS = {
     "pq": _pq,
     "multiclass_ignore255": _multiclass,
     "ctc": _ctc,
+    "elastic_grid3x3": _elastic_grid3x3,
+    "elastic_simard": _elastic_simard,
     "unet_weight_map": _unet_weight_map,
     "unet_valid_sizes": _unet_valid_sizes,
     "unet_params": _unet_params,

@@ -3,6 +3,7 @@
 Scenes to run them on live in `tests.cells`.
 """
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -113,3 +114,13 @@ def fill_holes(mask, connectivity):
             for place in pixels:
                 filled[place] = True
     return filled
+
+
+def depth(labels):
+    """Distance of each cell's pixels to the nearest pixel of another label, infinite if there is none; 0 outside."""
+    distances = np.zeros(labels.shape)
+    for place in np.ndindex(labels.shape):
+        if labels[place]:
+            others = np.argwhere(labels != labels[place])
+            distances[place] = min((math.dist(place, other) for other in others), default=math.inf)
+    return distances
