@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint format clean setup
+BENCHED := .venv/.bench
+
+.PHONY: demo test test-torch bench lint format clean setup
 
 demo: $(READY)
 	@CELLSEG_DATA=experiments/data $(BIN)/cellseg-train experiments/demo.yaml --overwrite --out runs/demo
@@ -12,7 +14,14 @@ demo: $(READY)
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not torch'
+
+# PyTorch's wheels weigh gigabytes on most machines, so what needs them stands apart.
+test-torch: $(BENCHED)
+	$(BIN)/python -m pytest -m torch
+
+bench: $(BENCHED)
+	for script in weight_map shards input_pipeline prepare_memory; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -32,6 +41,10 @@ $(READY): setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
+
+$(BENCHED): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $(BENCHED)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

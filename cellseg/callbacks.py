@@ -8,8 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -184,33 +182,3 @@ class Progress(keras.callbacks.Callback):
         logs = logs or {}
         self._bar.set_postfix({name: f"{logs[name]:.4f}" for name in ("loss", MONITOR) if name in logs})
         self._bar.close()
-
-
-class SamplePictures(keras.callbacks.Callback):
-    """Writes validation images, their truth and the current answer to TensorBoard every few epochs."""
-
-    def __init__(self, validation: WholeImageValidation, folder: Path, *, every: int = 5):
-        super().__init__()
-        self._validation, self._folder, self._every = validation, folder, every
-        self._writer: Any = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write the pictures."""
-        if epoch % self._every:
-            return
-        import tensorflow as tf
-
-        self._writer = self._writer or tf.summary.create_file_writer(str(self._folder / "pictures"))
-        with self._writer.as_default():
-            for image, probability in self._validation.examples:
-                grey = image.image.astype(np.float32).mean(axis=-1)
-                low, high = image.limits
-                grey = np.clip((grey - low) / max(high - low, 1e-6), 0, 1)
-                panel = np.concatenate([grey, image.mask.astype(np.float32), probability], axis=1)
-                tf.summary.image(f"image, truth, probability/{image.name}", panel[None, ..., None], step=epoch)
-            self._writer.flush()
-
-    def on_train_end(self, logs=None):
-        """Close the log."""
-        if self._writer is not None:
-            self._writer.close()

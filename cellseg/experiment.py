@@ -1,24 +1,26 @@
 """Experiment: the schema of `experiments/*.yaml`, read, overridden and checked before anything runs.
 
-What the named parts do lives in their rooms; a name is looked up in its room's table when that part is checked, so
-that preparing data never imports Keras.
+What the named parts do lives in their rooms; `cellseg.named` looks a name up in its room's table when that part is
+checked, so that preparing data never imports Keras.
 """
 
-import inspect
 import os
 import re
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
+from cellseg.named import Named
 from pipelines.errors import InputError, nearest
+from pipelines.files import sha256
+from pipelines.sample import Item
+from pipelines.sources import SOURCES
+from pipelines.sources.several import find_all
 
 DATA_ROOT = "CELLSEG_DATA"
-Named = dict[str, Any]
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
 
@@ -46,10 +48,11 @@ class Section(pydantic.BaseModel):
 class Data(Section):
     """Where the images are and what they are."""
 
-    source: str
-    layout: Literal["pairs", "ctc", "dsb2018"]
+    source: str | Annotated[list[str], pydantic.Field(min_length=1)]
+    layout: Literal["pairs", "ctc", "dsb2018", "isbi", "epfl", "glas", "consep"]
     images: str | None = None
     labels: str | None = None
+    series: bool = False
     truth: Literal["gold", "silver", "markers"] = "gold"
     sequence: str | None = None
     kind: Literal["all", "fluorescence", "stained"] = "all"
@@ -57,6 +60,7 @@ class Data(Section):
     spacing_um: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat] | None = None
     interval_s: pydantic.PositiveFloat | None = None
     contrast: tuple[float, float] = (2.0, 98.0)
+    expand: pydantic.PositiveInt | None = None
     shards: str | None = None
     format: Literal["tfrecord", "npz"] = "tfrecord"
 
@@ -75,21 +79,33 @@ class Data(Section):
     def options(self) -> dict[str, Any]:
         """The keywords of this layout's reader in `pipelines.sources`."""
         choices: dict[str, dict[str, Any]] = {
-            "pairs": {"images": self.images and Path(self.images), "labels": self.labels and Path(self.labels)},
+            "pairs": {
+                "images": self.images and Path(self.images),
+                "labels": self.labels and Path(self.labels),
+                "series": self.series,
+            },
             "ctc": {"truth": self.truth, "sequence": self.sequence},
             "dsb2018": {"kind": self.kind},
         }
-        return choices[self.layout]
+        return choices.get(self.layout, {})
+
+    def sources(self) -> list[str]:
+        """The folders of the raw data as written, one or several."""
+        return [self.source] if isinstance(self.source, str) else list(self.source)
 
 
 class Split(Section):
     """Which images train, which steer training and thresholds, and which only measure the result."""
 
-    by: Literal["image", "sequence", "block"] | None = None  # None: block where there are frames, else image
+    # None: as published where the data set says so, block where there are frames, else image
+    by: Literal["image", "sequence", "block", "published", "csv"] | None = None
     train: float | str | list[str | int] = 0.7
     validation: float | str | list[str | int] = 0.15
     test: float | str | list[str | int] = 0.15
     gap: pydantic.NonNegativeInt = 0
+    fold: str | None = None  # "2/5": part 2 of 5
+    stratify: bool = True
+    file: str | None = None  # by csv: columns name and split
     seed: Seed | None = None
 
     @pydantic.model_validator(mode="before")
@@ -107,6 +123,7 @@ class Train(Section):
 
     batch_size: pydantic.PositiveInt = 4
     patch: pydantic.PositiveInt = 256
+    oversample: float = pydantic.Field(default=0.0, ge=0, le=1)
     epochs: pydantic.PositiveInt = 50
     steps_per_epoch: pydantic.PositiveInt | None = None
     learning_rate: pydantic.PositiveFloat = 1e-3
@@ -131,7 +148,7 @@ class Experiment(Section):
     seed: Seed = 0
     data: Data
     split: Split = Split()
-    target: str = "foreground"
+    target: str | Named = "foreground"
     augment: list[Named] = []
     weight_map: Named | None = None
     model: Named = DEFAULT_MODEL
@@ -141,20 +158,38 @@ class Experiment(Section):
     instances: Named = DEFAULT_INSTANCES
     folder: Path = pydantic.Field(Path(), exclude=True)
 
-    def source(self) -> Path:
-        """The folder of the raw data: as given if absolute, else below $CELLSEG_DATA, else beside the YAML file.
+    def sources(self) -> list[Path]:
+        """The folders of the raw data: as given if absolute, else below $CELLSEG_DATA, else beside the YAML file.
 
         Raises:
-            FileNotFoundError: in none of these places; the message lists them.
+            FileNotFoundError: one is in none of these places; the message lists them.
         """
-        tried = places(self.data.source, self.folder)
-        for place in tried:
-            if place.exists():
-                return place
-        raise FileNotFoundError(
-            f"data.source: '{self.data.source}' was not found. Looked for {' and '.join(map(str, tried))}. "
-            f"Set {DATA_ROOT} to the folder that holds it, or give an absolute path."
-        )
+        found = []
+        for source in self.data.sources():
+            tried = places(source, self.folder)
+            there = next((place for place in tried if place.exists()), None)
+            if there is None:
+                raise FileNotFoundError(
+                    f"data.source: '{source}' was not found. Looked for {' and '.join(map(str, tried))}. "
+                    f"Set {DATA_ROOT} to the folder that holds it, or give an absolute path."
+                )
+            found.append(there)
+        return found
+
+    def items(self) -> list[Item]:
+        """What the layout's reader finds in the sources."""
+        return find_all(SOURCES[self.data.layout], self.sources(), self.data.options())
+
+    def split_table(self) -> Path | None:
+        """The CSV of `split.file`, which lies where the data does or beside the YAML file; None without one."""
+        if self.split.file is None:
+            return None
+        tried = places(self.split.file, self.folder)
+        return next((place for place in tried if place.exists()), tried[-1])
+
+    def augmentation(self) -> list[Named]:
+        """Steps that training applies to its batches: none where the shards hold augmented copies already."""
+        return [] if self.data.expand is not None else self.augment
 
     def shards(self) -> Path:
         """The folder of the shards: `data.shards` (relative to the YAML file), or `shards/NAME`."""
@@ -165,23 +200,39 @@ class Experiment(Section):
 
     def placed(self, shards: Path) -> "Experiment":
         """The same experiment with paths that hold from any folder, for the run folder's copy."""
-        changes = {"shards": str(shards.resolve())}
-        beside = self.folder / self.data.source
-        if not places(self.data.source, self.folder)[0].exists() and beside.exists():
-            changes["source"] = str(beside.resolve())
-        return self.model_copy(update={"data": self.data.model_copy(update=changes)})
+        given = self.data.sources()
+        moved = [self._beside(source) for source in given]
+        changes = {"shards": str(shards.resolve()), "source": moved if len(given) > 1 else moved[0]}
+        split = self.split
+        if split.file is not None:
+            split = split.model_copy(update={"file": self._beside(split.file)})
+        return self.model_copy(update={"data": self.data.model_copy(update=changes), "split": split})
+
+    def _beside(self, path: str) -> str:
+        """Absolute if it is found beside the YAML file alone, else as it is."""
+        beside = self.folder / path
+        return str(beside.resolve()) if not places(path, self.folder)[0].exists() and beside.exists() else path
 
     def data_config(self) -> dict:
         """What the shards depend on, for their hash."""
         data = self.data.model_dump(mode="json", exclude={"shards"})
-        there = [place for place in places(self.data.source, self.folder) if place.exists()]
         # The same data may lie elsewhere on another machine; `pipelines.provenance` compares the files themselves.
-        data["source"] = there[0].resolve().name if there else Path(self.data.source).name
+        names = [self._name_of(source) for source in self.data.sources()]
+        data["source"] = names if len(names) > 1 else names[0]
         split = self.split.model_dump(mode="json")
+        table = self.split_table()
+        if table is not None:
+            split["file"] = f"{table.name}, {sha256(table)[:16] if table.is_file() else 'not there'}"
         split["seed"] = self.seed if self.split.seed is None else self.split.seed
         if self.split.by == "block":
             split["seed"] = 0  # nothing is drawn
-        return {"data": data, "split": split}
+        if self.data.expand is None:
+            return {"data": data, "split": split}
+        return {"data": data, "split": split, "expansion": {"augment": self.augment, "seed": self.seed}}
+
+    def _name_of(self, source: str) -> str:
+        there = next((place for place in places(source, self.folder) if place.exists()), Path(source))
+        return there.resolve().name if there.exists() else there.name
 
     def to_yaml(self) -> str:
         """The whole experiment, defaults included."""
@@ -232,56 +283,6 @@ def check(content: Mapping[str, Any], *, where: str = "experiment") -> Experimen
         return Experiment(**content)
     except pydantic.ValidationError as error:
         raise InputError("\n".join(_explain(problem, where) for problem in error.errors())) from error
-
-
-def build(table: Mapping[str, Callable], named: Named, *, key: str, given: Mapping[str, Any] | None = None) -> Any:
-    """Call the entry of a room's table that a YAML section names: `{name: dice, squared: true}`.
-
-    Args:
-        table: Name to class or function; its keyword-only arguments are the schema.
-        named: The section.
-        key: The section's YAML key, for messages.
-        given: Arguments that the program adds by name; the YAML may not set them.
-
-    Raises:
-        InputError: unknown name or key (the message names the nearest known one), or a value of the wrong type.
-    """
-    given = dict(given or {})
-    return table[_name(table, named, key)](**given, **check_options(table, named, key=key, given=tuple(given)))
-
-
-def check_options(
-    table: Mapping[str, Callable], named: Named, *, key: str, given: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The checked keywords of a section that names an entry of a room's table; see `build`."""
-    name = _name(table, named, key)
-    function = table[name]
-    parameters = inspect.signature(function).parameters
-    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    allowed = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n not in given]
-    checked: dict[str, Any] = {}
-    for option, value in named.items():
-        if option == "name":
-            continue
-        if option not in allowed:
-            raise InputError(
-                f"{key}.{option}: '{name}' takes no such key.{nearest(option, allowed)} "
-                f"It takes: {', '.join(allowed) or 'none'}."
-            )
-        try:
-            checked[option] = pydantic.TypeAdapter(hints.get(option, Any)).validate_python(value)
-        except pydantic.ValidationError as error:
-            problem = error.errors()[0]
-            close = nearest(str(value), re.findall(r"'([^']+)'", problem["msg"]))
-            raise InputError(f"{key}.{option}: {problem['msg']}, got {value!r}.{close}") from error
-    return checked
-
-
-def _name(table: Mapping[str, Callable], named: Named, key: str) -> str:
-    name = named.get("name")
-    if name not in table:
-        raise InputError(f"{key}.name: '{name}' is not known.{nearest(str(name), table)} Known: {', '.join(table)}.")
-    return str(name)
 
 
 class _Loader(yaml.SafeLoader):

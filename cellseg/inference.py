@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from cellseg.experiment import Experiment, check_options
+from cellseg.experiment import Experiment
 from cellseg.instances import INSTANCES
+from cellseg.named import check_options
 from cellseg.runs import MODEL, Run
 from pipelines.errors import InputError
 from pipelines.images import contrast_limits, stretch_contrast, to_channels

@@ -3,8 +3,6 @@
 The order of the whole job (prepare, train, tune, evaluate, report) is the business of `cellseg.workflow`.
 """
 
-import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,22 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
-from cellseg.experiment import Experiment, build, check_options
+from cellseg.dashboard import Dashboard
+from cellseg.experiment import Experiment
 from cellseg.inference import Predictor, Tiling, instances_function, tiling
 from cellseg.losses import LOSSES
 from cellseg.models import MODELS
 from cellseg.models.unet import check_size, output_size
+from cellseg.named import build, check_options, weight_map_function
 from cellseg.runs import HISTORY, MODEL
+from cellseg.streams import stream
 from pipelines.augment import Augmenter
-from pipelines.dataset import Batches, ShardReader, training_dataset
+from pipelines.dataset import Batches, ShardReader
 from pipelines.errors import InputError, nearest
 from pipelines.files import whole_file
-from pipelines.targets import NUM_OUTPUTS
-from pipelines.weight_maps import WEIGHT_MAPS
+from pipelines.targets import TARGETS, num_outputs
 
+TRAINABLE = ("foreground",)
 GIVEN = ("input_shape", "outputs", "output_bias")  # set by the program, not by the YAML
 
 
@@ -80,11 +81,7 @@ def seed(value: int) -> None:
 
 def check(experiment: Experiment) -> None:
     """Check every named section and the patch before any work is done. Raises InputError."""
-    if experiment.target not in NUM_OUTPUTS:
-        raise InputError(
-            f"target: '{experiment.target}' is not known.{nearest(experiment.target, NUM_OUTPUTS)} "
-            f"Known: {', '.join(NUM_OUTPUTS)}."
-        )
+    _check_target(experiment)
     build(LOSSES, experiment.loss, key="loss")
     patch_output(experiment)
     network_for(experiment, channels=1, foreground_fraction=None)
@@ -98,30 +95,49 @@ def check(experiment: Experiment) -> None:
     _try_patch(experiment)
 
 
-def _try_patch(experiment: Experiment) -> None:
-    side = min(experiment.train.patch, 64)
-    image, labels = np.zeros((side, side, 1), np.float32), np.zeros((side, side), np.int32)
-    answer, maps = Augmenter(experiment.augment)(image, {"labels": labels}, rng=np.random.default_rng(0))
-    if answer.shape != image.shape or maps["labels"].shape != labels.shape:
+def _check_target(experiment: Experiment) -> None:
+    named = {"name": experiment.target} if isinstance(experiment.target, str) else experiment.target
+    if named.get("name") not in TARGETS:
         raise InputError(
-            f"augment: a patch of {side}x{side} became {answer.shape[0]}x{answer.shape[1]}. Patches are cut by "
-            "train.patch; leave cropping, padding and resizing out of augment."
+            f"target: '{named.get('name')}' is not known.{nearest(str(named.get('name')), TARGETS)} "
+            f"Known: {', '.join(TARGETS)}."
         )
-    weight_map = weight_map_function(experiment)
+    if named["name"] not in TRAINABLE:
+        raise InputError(
+            f"target: '{named['name']}' can be prepared and looked at (cellseg-prepare --show), but no network is "
+            f"trained on it yet. Train on: {', '.join(TRAINABLE)}."
+        )
+    check_options(TARGETS, named, key="target", given=("num_classes",))
+
+
+def _try_patch(experiment: Experiment) -> None:
+    patch = experiment.train.patch
+    augmenter = Augmenter(experiment.augment)
+
+    def answer(side: int, channels: int = 1) -> tuple[int, ...]:
+        image, labels = np.zeros((side, side, channels), np.float32), np.zeros((side, side), np.int32)
+        try:
+            return augmenter(image, {"labels": labels}, rng=np.random.default_rng(0))[0].shape[:2]
+        except InputError:
+            if channels == 3:
+                raise
+            return answer(side, channels=3)  # some transforms are for colours alone, and these may be there
+
+    if not augmenter.resizes:
+        answer(min(patch, 64))
+    # What depends on the size of the images is tried when that is known (`pipelines.dataset`).
+    elif (size := answer(2 * patch)) == answer(3 * patch) != (patch, patch):
+        raise InputError(
+            f"augment: the steps make {size[0]}x{size[1]} pixels of any image, but train.patch is {patch}. End them "
+            f"with a crop or resize to {patch}x{patch}, or set train.patch."
+        )
+    labels = np.zeros((min(patch, 64),) * 2, np.int32)
+    weight_map = weight_map_function(experiment.weight_map)
     if weight_map is not None:
         try:
             weight_map(labels)
         except ValueError as error:
             raise InputError(f"weight_map: {error}") from error
-
-
-def weight_map_function(experiment: Experiment) -> Callable[[np.ndarray], np.ndarray] | None:
-    """labels -> weight map, as the experiment's `weight_map` section says; None without one."""
-    section = experiment.weight_map
-    if section is None:
-        return None
-    options = check_options(WEIGHT_MAPS, section, key="weight_map")
-    return functools.partial(WEIGHT_MAPS[section["name"]], **options)
 
 
 def patch_output(experiment: Experiment) -> int:
@@ -138,11 +154,11 @@ def network_for(experiment: Experiment, *, channels: int, foreground_fraction: f
     """The experiment's network for images of any legal size; its output starts at the prevalence.
 
     Args:
-        experiment: Its `model` and `target` sections are read.
+        experiment: Its `model` section is read.
         channels: Of the images.
         foreground_fraction: Of the training split; None = unknown, the output starts at one half.
     """
-    given: dict[str, Any] = {"input_shape": (None, None, channels), "outputs": NUM_OUTPUTS[experiment.target]}
+    given: dict[str, Any] = {"input_shape": (None, None, channels), "outputs": num_outputs("foreground")}
     if foreground_fraction is not None:
         fraction = float(np.clip(foreground_fraction, 0.001, 0.999))
         given["output_bias"] = float(np.log(fraction / (1 - fraction)))
@@ -190,8 +206,9 @@ def fit(
         output=patch_output,
         batch_size=train.batch_size,
         target=experiment.target,
-        augment=experiment.augment,
-        weight_map=weight_map_function(experiment),
+        augment=experiment.augmentation(),
+        oversample=train.oversample,
+        weight_map=weight_map_function(experiment.weight_map),
         minimum_range=minimum_range,
         seed=experiment.seed,
     )
@@ -209,9 +226,8 @@ def fit(
         lambda: map(_validation_image, reader.split("validation")),
         lambda image: predictor.probability(image.image, limits=image.limits)[..., 0],
     )
-    dataset = training_dataset(batches, parallel_calls=os.cpu_count())
     trainer.fit(
-        dataset,
+        stream(batches),
         epochs=train.epochs,
         steps_per_epoch=steps,
         verbose=0,
@@ -239,8 +255,7 @@ def _callbacks(
         ),
         keras.callbacks.EarlyStopping(patience=train.early_stopping, min_delta=1e-4, **best),
         keras.callbacks.CSVLogger(str(work / HISTORY)),
-        keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
-        watch.SamplePictures(validation, tensorboard),
+        Dashboard(validation, tensorboard),
         watch.Progress(train.epochs, steps),
     ]
     if train.max_hours is not None:

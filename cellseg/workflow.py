@@ -18,102 +18,16 @@ from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, load_run, tiling
 from cellseg.metrics import check_measures
+from cellseg.preparation import ensure_shards, source_there
 from cellseg.report import write_report
 from cellseg.thresholds import ThresholdCurve
+from pipelines.augment import Augmenter, folding_warnings
 from pipelines.dataset import ShardReader, check_patch, minimum_ranges
 from pipelines.errors import InputError
-from pipelines.prepare import Progress, prepare
-from pipelines.provenance import changes
-from pipelines.shards.manifest import NAME as MANIFEST
-from pipelines.shards.manifest import Manifest
-from pipelines.sources import SOURCES
+from pipelines.prepare import Progress
 
 SCORED = ("validation", "test")
 PICTURED = ("best", "typical", "worst")
-FRAME_GAP = 2  # frames left out between blocks where the YAML says nothing
-
-
-def ensure_shards(
-    experiment: Experiment,
-    *,
-    overwrite: bool = False,
-    anew: bool = False,
-    workers: int = 1,
-    progress: Progress = lambda items, total: items,
-) -> tuple[Experiment, Path]:
-    """The experiment's folder of shards, prepared if it is not there.
-
-    Args:
-        experiment: Its data and split sections are read.
-        overwrite: Prepare again where the shards are damaged, of another configuration or of other raw files.
-        anew: Prepare again in any case (with `overwrite`), or refuse a folder that is there (without).
-        workers: Processes that read images.
-        progress: Wraps an iterable of known length, to draw a bar.
-
-    Returns:
-        The experiment with its kind of split settled, and the folder.
-
-    Raises:
-        InputError: what is there may not be used and `overwrite` is not set, or the data is bad.
-    """
-    folder = experiment.shards()
-    experiment = _settled(experiment, folder)
-    if (folder / MANIFEST).is_file() and not anew:
-        try:
-            _check_shards(experiment, folder)
-            return experiment, folder
-        except InputError:
-            if not overwrite:
-                raise
-    prepare(
-        experiment.source(),
-        folder,
-        config=experiment.data_config(),
-        options=experiment.data.options(),
-        name=experiment.name,
-        seed=experiment.seed,
-        workers=workers,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    return experiment, folder
-
-
-def _settled(experiment: Experiment, folder: Path) -> Experiment:
-    """Choose the kind of split where the YAML leaves it open: neighbouring frames must not lie in two splits."""
-    if experiment.split.by is not None:
-        return experiment
-    if (folder / MANIFEST).is_file() and not _source_there(experiment):
-        by = Manifest.read(folder).config["split"]["by"]
-    else:
-        items = SOURCES[experiment.data.layout](experiment.source(), **experiment.data.options())
-        by = "block" if any(item.frame is not None for item in items) else "image"
-    update = {"by": by, "gap": max(experiment.split.gap, FRAME_GAP) if by == "block" else experiment.split.gap}
-    return experiment.model_copy(update={"split": experiment.split.model_copy(update=update)})
-
-
-def _check_shards(experiment: Experiment, folder: Path) -> None:
-    """Raise InputError if the shards are damaged, of another configuration or of raw files that have changed."""
-    manifest = Manifest.read(folder)
-    manifest.check_config(experiment.data_config(), folder)
-    manifest.verify(folder)
-    if not _source_there(experiment):  # the shards are enough to train
-        return
-    source = experiment.source()
-    items = SOURCES[experiment.data.layout](source, **experiment.data.options())
-    different = changes(manifest.files, items, source)
-    if different:
-        raise InputError(
-            f"The raw data in {source} is not what the shards in {folder} were made from ({different}). Pass "
-            "--overwrite to prepare them again, or set data.shards to another folder."
-        )
-
-
-def _source_there(experiment: Experiment) -> bool:
-    try:
-        return experiment.source().exists()
-    except FileNotFoundError:
-        return False
 
 
 def train(
@@ -145,8 +59,9 @@ def train(
     training.prepare_devices()
     training.check(experiment)  # before any work: a typo in the last section must not cost a preparation
     say("preparing the data")
-    experiment, shards = ensure_shards(experiment, overwrite=overwrite, progress=progress)
-    reader = ShardReader(shards, verify=False)  # that was done a moment ago
+    prepared = ensure_shards(experiment, overwrite=overwrite, progress=progress)
+    experiment = prepared.experiment
+    reader = ShardReader(prepared.folder, verify=False)  # that was done a moment ago
     training.seed(experiment.seed)
     data = _data(experiment, reader)
     _check_foreground(data["statistics"])
@@ -155,7 +70,8 @@ def train(
     objective, loss = training.objective_for(experiment, foreground_fraction=fraction)
     experiment = experiment.placed(reader.folder).model_copy(update={"loss": loss})
     patch_output = training.patch_output(experiment)
-    check_patch(reader.manifest.of_split("train"), patch_output)
+    if not Augmenter(experiment.augmentation()).resizes:
+        check_patch(reader.manifest.of_split("train"), patch_output)
     geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
 
     with runs.replacing(run, overwrite=overwrite):
@@ -163,6 +79,8 @@ def train(
         runs.write_text(run, runs.ENVIRONMENT, runs.environment())
         runs.write_json(run, runs.DATA, data)
         warnings = callbacks.Warnings()
+        for message in folding_warnings(experiment.augment, (experiment.train.patch, experiment.train.patch)):
+            warnings.say(message)
         say(f"training; tensorboard --logdir {run / 'tensorboard'} shows it")
         begin = time.monotonic()
         training.fit(
@@ -192,7 +110,7 @@ def train(
 
 
 def _raw(experiment: Experiment) -> list[Path]:
-    return [experiment.source()] if _source_there(experiment) else []
+    return experiment.sources() if source_there(experiment) else []
 
 
 def tune(run: Path, reader: ShardReader) -> None:

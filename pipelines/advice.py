@@ -4,6 +4,7 @@ The statistics themselves are collected in `pipelines.statistics`.
 """
 
 import math
+from collections.abc import Sequence
 
 SMALLEST_PATCH, LARGEST_PATCH = 64, 256
 
@@ -50,12 +51,13 @@ def suggest_elastic_sigma(diameter: float | None) -> float:
     return 10.0 if diameter is None else round(min(10.0, max(1.0, diameter / 3)), 1)
 
 
-def advise(statistics: dict, *, smallest_side: int) -> list[str]:
+def advise(statistics: dict, *, smallest_side: int, classes: Sequence[str] = ()) -> list[str]:
     """Sentences for the person who sets up the experiment.
 
     Args:
         statistics: `Statistics.result()` of the training split.
         smallest_side: Shortest side of any image, in pixels.
+        classes: Names of the classes, class 1 first.
 
     Returns:
         One sentence a subject. Without labelled pixels: only what is known of the images.
@@ -74,6 +76,15 @@ def advise(statistics: dict, *, smallest_side: int) -> list[str]:
             + ", ".join(f"{name} {value:g}" for name, value in weights.items())
             + " (used unless the YAML sets others)."
         )
+    if statistics["ignored_fraction"]:
+        lines.append(
+            f"{100 * statistics['ignored_fraction']:.1f} % of the training pixels are unannotated: they count in no "
+            "loss and in no score."
+        )
+    if classes and statistics["class_fractions"]:
+        fractions = [*statistics["class_fractions"][1:], *[0.0] * len(classes)]
+        found = ", ".join(f"{name} {100 * share:.1f} %" for name, share in zip(classes, fractions, strict=False))
+        lines.append(f"Classes, in pixels of all: {found}.")
     if statistics["object_diameter"] is None:
         lines.append("There are no labelled cells in the training split: nothing can be learned from it.")
         return lines

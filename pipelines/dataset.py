@@ -4,18 +4,21 @@ A batch is a pure function of (seed, step): its samples, crops and augmentation 
 on it or where training was resumed. Whole images for validation and test come from the same `ShardReader`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from pipelines.allocator import aligned, keep_freed_memory
 from pipelines.augment import MAPS, Augmenter
 from pipelines.errors import InputError
 from pipelines.images import stretch_contrast
-from pipelines.shards import FORMATS
+from pipelines.shards import arrays
 from pipelines.shards.manifest import Manifest
-from pipelines.targets import NUM_OUTPUTS, TARGETS
+from pipelines.targets import TARGETS, num_outputs
 from pipelines.tiling import mirrored_window
 
 
@@ -35,12 +38,33 @@ class ShardReader:
         self.manifest = Manifest.read(self.folder)
         if verify:
             self.manifest.verify(self.folder)
-        self._format = FORMATS[self.manifest.format]
+        self._files = [self.folder / shard["file"] for shard in self.manifest.shards]
 
-    def read(self, sample: dict) -> dict[str, np.ndarray]:
-        """The record of one entry of `manifest.samples`: `image` in the file's dtype, `labels`, `contrast`, ..."""
-        path = self.folder / self.manifest.shards[sample["shard"]]["file"]
-        return self._format.read(path, sample["position"])
+    def read(self, sample: dict, *, rows: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
+        """The record of one entry of `manifest.samples`: `image` in the file's dtype, `labels`, `contrast`, ...
+
+        Args:
+            sample: The entry.
+            rows: Read only the rows from the first to below the second; None = all.
+        """
+        return arrays.read(self._files[sample["shard"]], sample["arrays"], rows=rows)
+
+    def window(self, sample: dict, row: int, column: int, side: int) -> dict[str, np.ndarray]:
+        """The per-pixel arrays of the side x side window at (row, column), mirrored where it leaves the image.
+
+        Only the window's rows are read from the shard. The arrays may be read-only.
+        """
+        height, width = sample["shape"][:2]
+        first, last = max(row, 0), min(row + side, height)
+        far = max(first - row, row + side - last, -column, column + side - width)
+        if last <= first or far >= min(last - first, width):  # mirrored more than once, or from rows beyond the window
+            whole = self.read(sample)
+            return {name: mirrored_window(whole[name], row, column, side) for name in whole.keys() & arrays.PER_PIXEL}
+        places = {name: place for name, place in sample["arrays"].items() if name in arrays.PER_PIXEL}
+        record = arrays.read(self._files[sample["shard"]], places, rows=(first, last))
+        left, right = max(column, 0), min(column + side, width)
+        rim = (first - row, row + side - last, left - column, column + side - right)
+        return {name: _mirrored(array[:, left:right], rim) for name, array in record.items()}
 
     def split(self, split: str) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
         """(entry, record) of each sample of a split, one at a time."""
@@ -57,8 +81,10 @@ class Batches:
         output: Side of the target; smaller than `patch` for a `valid` network, whose rim is mirrored at the border of
             the image. None = patch.
         batch_size: Patches a batch.
-        target: Name in `TARGETS`.
-        augment: Steps of an `Augmenter`.
+        target: Name in `TARGETS`, and keywords of its function.
+        augment: Steps of an `Augmenter`. Where one of them crops, pads or resizes, the steps get whole images and must
+            make patches of them; else they get patches that were cut at random.
+        oversample: Share of the patches that are cut around a cell, in [0, 1]; the others lie anywhere.
         weight_map: labels int32 (h, w) -> float32 (h, w), made from the labels of the finished patch, so that it
             describes them whatever was done to them; None = one everywhere.
         minimum_range: Least contrast range by dtype, see `minimum_ranges`.
@@ -75,8 +101,9 @@ class Batches:
         patch: int,
         output: int | None = None,
         batch_size: int,
-        target: str = "foreground",
-        augment: Sequence[dict] = (),
+        target: str | Mapping = "foreground",
+        augment: Sequence[Mapping] = (),
+        oversample: float = 0.0,
         weight_map: Callable[[np.ndarray], np.ndarray] | None = None,
         minimum_range: Mapping[str, float] | None = None,
         seed: int = 0,
@@ -85,22 +112,29 @@ class Batches:
         self._samples = reader.manifest.of_split("train")
         self._patch, self._output = patch, patch if output is None else output
         self._batch_size, self._seed = batch_size, seed
-        self._target = TARGETS[target]
         self._augment = Augmenter(augment)
+        self._oversample = oversample
         self._weight_map = weight_map
         self._minimum_range = minimum_range or {}
-        check_patch(self._samples, self._output)
+        options = {"name": target} if isinstance(target, str) else dict(target)
+        name = options.pop("name")
+        if name == "classes":
+            options["num_classes"] = len(reader.manifest.classes)
+        self._target: Callable = functools.partial(TARGETS[name], **options)
+        self._order = functools.lru_cache(maxsize=4)(self._order_of)
+        self._check()
         inner = (batch_size, self._output, self._output)
         self.shapes = (
             (batch_size, patch, patch, reader.manifest.channels),
-            (*inner, NUM_OUTPUTS[target]),
+            (*inner, num_outputs(name, num_classes=len(reader.manifest.classes))),
             (*inner, 1),
         )
 
     def steps_per_epoch(self) -> int:
-        """Steps in which about as many pixels are seen as the training images have."""
+        """Steps in which about as many pixels are seen as the training images have; images, where they are resized."""
         pixels = sum(sample["shape"][0] * sample["shape"][1] for sample in self._samples)
-        return max(1, math.ceil(pixels / (self._output**2 * self._batch_size)))
+        patches = len(self._samples) if self._augment.resizes else pixels / self._output**2
+        return max(1, math.ceil(patches / self._batch_size))
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The batch of a step counted from the start of training.
@@ -109,45 +143,113 @@ class Batches:
             image float32 (batch, patch, patch, C) in [0, 1], target float32 (batch, output, output, K), and weight_map
             float32 (batch, output, output, 1), 0 = unannotated.
         """
-        parts = [self._patch_at(step * self._batch_size + place) for place in range(self._batch_size)]
-        images, targets, weight_maps = (np.stack(arrays) for arrays in zip(*parts, strict=True))
-        return images, targets, weight_maps
+        image, target, weight_map = (aligned(shape) for shape in self.shapes)
+        for place in range(self._batch_size):
+            patch = self.patch(*self._drawn(step * self._batch_size + place))
+            image[place], target[place], weight_map[place] = patch["image"], patch["target"], patch["weight_map"]
+        return image, target, weight_map
 
-    def _patch_at(self, place: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The patch at a place in the endless sequence of shuffled passes over the training samples."""
+    def example(self, place: int) -> tuple[dict, dict[str, np.ndarray]]:
+        """The patch at a place of the stream, to be looked at.
+
+        Returns:
+            The entry of its sample, and its arrays: image (patch, patch, C), labels int32 (output, output), target
+            (output, output, K), weight_map (output, output, 1).
+        """
+        sample, rng = self._drawn(place)
+        return sample, self.patch(sample, rng)
+
+    def _drawn(self, place: int) -> tuple[dict, np.random.Generator]:
+        """The sample at a place in the endless sequence of shuffled passes over the samples, and its randomness."""
         turn, rank = divmod(place, len(self._samples))
-        # Every pass sees every sample exactly once, in an order of its own.
-        index = np.random.default_rng([self._seed, turn]).permutation(len(self._samples))[rank]
-        rng = np.random.default_rng([self._seed, turn, int(index)])
-        return self.patch(self._samples[index], rng)
+        index = int(self._order(turn)[rank])
+        return self._samples[index], np.random.default_rng([self._seed, turn, index])
 
-    def patch(self, sample: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One random, augmented patch of a sample: (image, target, weight_map). The one per-sample function."""
-        record = self._reader.read(sample)
-        height, width = record["image"].shape[:2]
-        row = int(rng.integers(height - self._output + 1))
-        column = int(rng.integers(width - self._output + 1))
+    def _order_of(self, turn: int) -> np.ndarray:
+        # Every pass sees every sample exactly once, in an order of its own.
+        return np.random.default_rng([self._seed, turn]).permutation(len(self._samples))
+
+    def patch(self, sample: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One random, augmented patch of a sample, as `example` describes it. The one per-sample function."""
         margin = (self._patch - self._output) // 2
-        image = mirrored_window(record["image"], row - margin, column - margin, self._patch)
-        maps = {
-            name: mirrored_window(record[name], row - margin, column - margin, self._patch)
-            for name in MAPS
-            if name in record
-        }
+        extra = 0
+        if self._augment.resizes:
+            record = self._reader.read(sample)
+        else:
+            extra = self._augment.margin
+            row, column = self._corner(sample, rng)
+            around = margin + extra
+            record = self._reader.window(sample, row - around, column - around, self._patch + 2 * extra)
         # The limits come from the whole image: a patch without cells must not be stretched to full scale.
-        least = self._minimum_range.get(image.dtype.name, 0.0)
-        image = stretch_contrast(image, limits=tuple(record["contrast"]), minimum_range=least)
-        maps["labels"] = maps["labels"].astype(np.int32)
-        image, maps = self._augment(image, maps, rng=rng)
-        if self._weight_map is not None:
-            weights = self._weight_map(maps["labels"])
-            maps["weight_map"] = weights * maps["weight_map"] if "weight_map" in maps else weights
+        least = self._minimum_range.get(sample["dtype"], 0.0)
+        image = stretch_contrast(record["image"], limits=tuple(sample["contrast"]), minimum_range=least)
+        maps = {name: record[name] for name in MAPS if name in record}
+        image, maps = self._augment(image, maps, rng=rng, margin=extra)
+        self._check_answer(sample, image)
+        labels = maps["labels"] = maps["labels"].astype(np.int32, copy=False)
         inner = slice(margin, margin + self._output)
-        maps = {name: array[inner, inner] for name, array in maps.items()}
-        weight_map = maps.get("weight_map", np.ones(maps["labels"].shape, np.float32))
+        weight_map = np.ones((self._output, self._output), np.float32)
+        if "weight_map" in maps:
+            weight_map = maps["weight_map"][inner, inner]
+        if self._weight_map is not None:
+            weight_map = weight_map * self._weight_map(labels)[inner, inner]
         if "ignore" in maps:
-            weight_map = np.where(maps["ignore"].astype(bool), np.float32(0), weight_map)
-        return image, self._target(maps["labels"]), weight_map[..., None]
+            weight_map = np.where(maps["ignore"][inner, inner], np.float32(0), weight_map)
+        classes = maps["classes"].astype(np.int32, copy=False) if "classes" in maps else None
+        return {
+            "image": image,
+            "labels": labels[inner, inner],
+            "target": self._target(labels, classes)[inner, inner],
+            "weight_map": weight_map[..., None],
+        }
+
+    def _corner(self, sample: dict, rng: np.random.Generator) -> tuple[int, int]:
+        """Where the target of a patch begins: anywhere, or so that a cell lies in the patch's middle half."""
+        height, width = sample["shape"][:2]
+        free = np.array([height - self._output, width - self._output])
+        if self._oversample and rng.random() < self._oversample:
+            centre = self._centre(sample, rng)
+            if centre is not None:
+                quarter = self._output // 4
+                jitter = rng.integers(quarter, self._output - quarter + 1, 2)
+                row, column = np.clip(centre - jitter, 0, free)
+                return int(row), int(column)
+        return int(rng.integers(free[0] + 1)), int(rng.integers(free[1] + 1))
+
+    def _centre(self, sample: dict, rng: np.random.Generator) -> np.ndarray | None:
+        """A pixel of a random cell, of a random class where there are classes, so that rare ones are seen as often."""
+        file = self._reader.folder / self._reader.manifest.shards[sample["shard"]]["file"]
+        centres = arrays.read(file, {"centres": sample["arrays"]["centres"]})["centres"]
+        if not len(centres):
+            return None
+        kinds = np.unique(centres[:, 2])
+        centres = centres[centres[:, 2] == kinds[rng.integers(len(kinds))]]
+        return centres[rng.integers(len(centres)), :2]
+
+    def _check(self) -> None:
+        if not self._samples:
+            raise InputError("The training split holds no image.")
+        if not self._augment.resizes:
+            check_patch(self._samples, self._output)
+            return
+        if self._oversample:
+            raise InputError(
+                "train.oversample cuts patches around cells, but a step of augment crops, pads or resizes whole "
+                "images. Keep one of them."
+            )
+        for sample in (min(self._samples, key=_area), max(self._samples, key=_area)):
+            blank = np.zeros(sample["shape"], np.float32)
+            labels = np.zeros(sample["shape"][:2], np.int32)
+            image, _ = self._augment(blank, {"labels": labels}, rng=np.random.default_rng(0))
+            self._check_answer(sample, image)
+
+    def _check_answer(self, sample: dict, image: np.ndarray) -> None:
+        if image.shape[:2] != (self._patch, self._patch):
+            raise InputError(
+                f"augment: the steps make {image.shape[0]}x{image.shape[1]} pixels of {sample['name']}, but "
+                f"train.patch is {self._patch}. End them with a crop or resize to {self._patch}x{self._patch}, or set "
+                "train.patch."
+            )
 
 
 def minimum_ranges(samples: Sequence[dict]) -> dict[str, float]:
@@ -176,6 +278,23 @@ def check_patch(samples: Sequence[dict], patch: int) -> None:
         )
 
 
+def _mirrored(array: np.ndarray, rim: tuple[int, int, int, int]) -> np.ndarray:
+    """An array with a mirrored rim (above, below, left, right), each side narrower than the array."""
+    if not any(rim):
+        return array
+    # By far faster than np.pad and than indexing; the bits of any dtype of up to 4 bytes are moved.
+    bits = array if array.dtype.kind != "b" and array.dtype != np.uint32 else array.view(f"i{array.itemsize}")
+    return (
+        cv2.copyMakeBorder(bits, *rim, cv2.BORDER_REFLECT_101)
+        .view(array.dtype)
+        .reshape(array.shape[0] + rim[0] + rim[1], array.shape[1] + rim[2] + rim[3], *array.shape[2:])
+    )
+
+
+def _area(sample: dict) -> int:
+    return sample["shape"][0] * sample["shape"][1]
+
+
 def training_dataset(batches: Batches, *, first_step: int = 0, parallel_calls: int | None = None):
     """Endless `tf.data.Dataset` of (image, target, weight_map) batches with static shapes.
 
@@ -185,6 +304,8 @@ def training_dataset(batches: Batches, *, first_step: int = 0, parallel_calls: i
         parallel_calls: Threads that make batches; None = tf.data decides. The answer does not depend on it.
     """
     import tensorflow as tf
+
+    keep_freed_memory()
 
     def load(step):
         arrays = tf.numpy_function(lambda n: batches.batch(int(n)), [step], [tf.float32] * 3)

@@ -4,6 +4,7 @@ Image formats live in `pipelines.images`, shard formats in `pipelines.shards`.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -37,7 +38,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False, keep: str = "") -> Iterator[Path]:
     """Give a temporary folder beside `path`; on success move it to `path`, on any error remove it.
 
     Args:
@@ -45,28 +46,54 @@ def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False) -> I
         marker: File that every folder of this kind holds. Only a folder with this file, or an empty one, is
             ever replaced: `--overwrite` with a wrong path must not delete somebody's data.
         overwrite: Replace an existing folder of this kind. Its old content is there until the new one is whole.
+        keep: File that makes the temporary folder worth keeping: where it is there after an interruption (Ctrl-C, or
+            a kill, which asks nobody), the next call for `path` gets the folder as it was left.
 
     Yields:
-        The temporary folder, empty.
+        The temporary folder; empty, unless an interrupted call left one worth keeping.
 
     Raises:
-        InputError: `path` exists and may not be replaced.
+        InputError: `path` exists and may not be replaced, or another process is writing it.
     """
     path = Path(path)
     check_free(path, marker=marker, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{PARTIAL}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        old = path.with_name(f".{path.name}.old-{os.getpid()}")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
+    with _only_writer(temporary, path):
+        if not (keep and (temporary / keep).is_file()):
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(exist_ok=True)
+        try:
+            yield temporary
+            old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        except Exception:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        except BaseException:
+            if not (keep and (temporary / keep).is_file()):
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _only_writer(temporary: Path, path: Path) -> Iterator[None]:
+    """Refuse a second writer of `path`; the lock ends with the process, however that ends."""
+    lock = temporary.with_name(f"{temporary.name}.lock")
+    with open(lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"Another process is writing {path} at this moment. Wait until it has ended, or choose another folder."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def check_free(path: Path | str, *, marker: str, overwrite: bool = False) -> None:

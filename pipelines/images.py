@@ -224,8 +224,12 @@ def stretch_contrast(
     divisor = max(last - first, minimum_range)
     if divisor <= 0:
         return np.zeros(image.shape, np.float32)
-    stretched = (image.astype(np.float32) - np.float32(first)) / np.float32(divisor)
-    return np.clip(stretched, 0.0, 1.0, out=stretched)
+    # In place: this runs once a patch.
+    stretched = image.astype(np.float32)
+    stretched -= np.float32(first)
+    stretched /= np.float32(divisor)
+    np.maximum(stretched, np.float32(0), out=stretched)
+    return np.minimum(stretched, np.float32(1), out=stretched)
 
 
 def to_channels(image: np.ndarray, channels: str | Sequence[int] | None) -> np.ndarray:

@@ -1,72 +1,73 @@
 """Prepare: raw images to shards, manifest, preview and a starter experiment. The cellseg-prepare workflow.
 
-Reading layouts lives in `pipelines.sources`, splitting in `pipelines.splits`, shard formats in `pipelines.shards`.
+Reading layouts lives in `pipelines.sources`, splitting in `pipelines.splits`, loading and augmenting copies in
+`pipelines.loading`, shard formats in `pipelines.shards`.
 """
 
-import collections
-import concurrent.futures
-import json
-import multiprocessing
-import signal
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from pipelines.advice import advise, suggest_patch
+from pipelines import starter
+from pipelines.advice import advise
 from pipelines.errors import InputError
 from pipelines.files import check_free, sha256, whole_folder
-from pipelines.images import contrast_limits, to_channels
-from pipelines.provenance import fingerprints
+from pipelines.loading import Task, load, loaded, tasks
+from pipelines.provenance import fingerprint, relative, unchanged
 from pipelines.sample import Item, Sample
-from pipelines.shards import FORMATS
-from pipelines.shards.manifest import NAME as MANIFEST
-from pipelines.shards.manifest import SPLITS, Manifest, pixels_hash
-from pipelines.sources import SOURCES
-from pipelines.splits import assign, check_duplicates
+from pipelines.shards import arrays, journal, manifest
+from pipelines.shards.record import Loaded, loaded_again
+from pipelines.shards.writing import ShardWriter
+from pipelines.sources import CLASSES, SOURCES
+from pipelines.sources.several import find_all, root
+from pipelines.splits import assign, check_duplicates, read_table
 from pipelines.statistics import Statistics
 
-STARTER = "experiment.yaml"
-NEW_STARTER = "experiment.new.yaml"  # where the user has edited the first
 PREVIEW = "preview.png"
-SHARD_BYTES = 64 * 2**20
 PREVIEWS = {"train": 4, "validation": 2, "test": 2}
 
 Progress = Callable[[Iterable, int], Iterable]
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A sample with what is measured while its pixels are at hand."""
+class Summary:
+    """What was prepared: number of samples by split, number of shards, and the advice."""
 
-    sample: Sample
-    contrast: tuple[float, float]
-    sha256: str
+    splits: dict[str, int]
+    shards: int
+    advice: list[str]
 
 
 def prepare(
-    source: Path,
+    source: Path | Sequence[Path],
     out: Path,
     *,
     config: Mapping[str, Any],
     options: Mapping[str, Any],
+    table: Path | None = None,
     name: str = "experiment",
     seed: int = 0,
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress = lambda items, total: items,
-) -> Manifest:
+) -> Summary:
     """Read a data set, split it and write it as shards; the folder appears whole or not at all.
 
+    After an interruption the next call continues behind the shards that were whole, if configuration and raw files are
+    the same. Memory does not grow with the number of images but for their names.
+
     Args:
-        source: The raw data.
+        source: The raw data, one folder or several of one layout.
         out: Folder for the shards, `manifest.json`, `preview.png` and `experiment.yaml`.
-        config: The experiment's `data` and `split` sections, all keys present; stored in the manifest.
+        config: The experiment's `data` and `split` sections, all keys present, stored in the manifest; with
+            `data.expand`, also `expansion` (see `pipelines.loading.load`).
         options: Keywords of the layout's reader in `SOURCES`.
+        table: For a split by a CSV, the file.
         name: Name of the starter experiment.
         seed: Seed of the starter experiment.
         workers: Processes that read images; the answer does not depend on it.
@@ -76,122 +77,73 @@ def prepare(
     Raises:
         InputError: bad input; nothing is left at `out`, and what was there before is untouched.
     """
-    data, split = config["data"], config["split"]
-    check_free(out, marker=MANIFEST, overwrite=overwrite)
-    items = SOURCES[data["layout"]](source, **options)
-    splits = _assign(items, split)
-    used = [(item, split_name) for split_name in SPLITS for item in items if splits[item.name] == split_name]
-    manifest = Manifest(config=dict(config), format=data["format"])
-    statistics = {split_name: Statistics() for split_name in SPLITS}
-    previews = _Previews(splits)
-    with whole_folder(out, marker=MANIFEST, overwrite=overwrite) as folder:
-        load = partial(_load, **{key: data[key] for key in ("channels", "contrast", "spacing_um", "interval_s")})
-        with _Shards(folder, manifest) as shards:
-            loads = _loaded([item for item, _ in used], load, workers)
-            for loaded, (_, split_name) in zip(progress(loads, len(used)), used, strict=True):
-                _check_channels(manifest, loaded.sample)
-                shards.write(loaded, split_name)
-                statistics[split_name].add(loaded.sample, loaded.contrast)
-                previews.add(loaded)
-        _check_leaks(manifest)
-        manifest.statistics = {split_name: statistics[split_name].result() for split_name in SPLITS}
-        smallest = min(min(sample["shape"][:2]) for sample in manifest.samples)
-        manifest.advice = advise(manifest.statistics["train"], smallest_side=smallest)
-        manifest.files = fingerprints(items, source)
-        previews.draw(folder / PREVIEW)
-        _write_starter(folder, out, manifest, starter(manifest, source=source, name=name, seed=seed))
-        manifest.write(folder)
-    return manifest
+    data = config["data"]
+    check_free(out, marker=manifest.NAME, overwrite=overwrite)
+    sources = [source] if isinstance(source, Path) else list(source)
+    base = root(sources)
+    items = find_all(SOURCES[data["layout"]], sources, options)
+    splits = _assign(items, config["split"], table)
+    used = [(item, split) for split in manifest.SPLITS for item in items if splits[item.name] == split]
+    wanted = tasks(used, data.get("expand"))
+    plan = {
+        "config": manifest.config_hash(dict(config)),
+        "version": manifest.VERSION,
+        "tasks": journal.digest([(task.item.name, task.split, task.copy) for task in wanted]),
+    }
+    view = _View(splits)
+    with whole_folder(out, marker=manifest.NAME, overwrite=overwrite, keep=journal.NAME) as folder:
+        record = journal.Journal(folder, plan, lambda file, before: unchanged(base / file, before))
+        read = partial(load, data=data, expansion=config.get("expansion"), root=base)
+        done = record.num_samples
+        with ShardWriter(folder, data["format"], record) as shards:
+            for task, one in zip(wanted[:done], _stored(folder, record), strict=True):
+                view.add(task, one)
+            todo = wanted[done:]
+            for task, one in zip(progress(todo, len(todo)), loaded(todo, read, workers), strict=True):
+                view.add(task, one)
+                shards.write(one, task.split)
+        check_duplicates(view.splits, view.hashes)
+        view.draw(folder / PREVIEW)
+        statistics = {split: view.statistics[split].result() for split in manifest.SPLITS}
+        classes = CLASSES.get(data["layout"], ()) if view.has_classes else ()
+        advice = advise(statistics["train"], smallest_side=view.smallest, classes=classes)
+        advice += _published_leaks(items, splits)
+        facts = starter.Facts(dict(config), statistics, advice, view.channels, view.smallest, view.largest)
+        where = [str(one.resolve()) for one in sources]
+        text = starter.text(
+            facts,
+            source=where[0] if len(where) == 1 else where,
+            table=None if table is None else str(table.resolve()),
+            name=name,
+            seed=seed,
+        )
+        manifest.write(
+            folder,
+            record,
+            config=dict(config),
+            format=data["format"],
+            statistics=statistics,
+            advice=advice,
+            classes=classes,
+            starter=starter.write(folder, out, text),
+            others=_unused_files(items, splits, base),
+        )
+        number = sum(1 for _ in record.lines())
+        record.remove()
+    counts = {split: sum(task.split == split for task in wanted) for split in manifest.SPLITS}
+    return Summary(counts, number, advice)
 
 
-def _write_starter(folder: Path, old: Path, manifest: Manifest, text: str) -> None:
-    """Write the starter; an experiment that the user has edited in the folder that is replaced stays, beside it."""
-    name, edited = STARTER, old / STARTER
-    if edited.is_file() and (old / MANIFEST).is_file() and sha256(edited) != _starter_hash(old):
-        (folder / STARTER).write_bytes(edited.read_bytes())
-        name = NEW_STARTER
-    (folder / name).write_text(text, encoding="utf-8")
-    manifest.starter = sha256(folder / name)
-
-
-def _starter_hash(folder: Path) -> str:
-    try:
-        return Manifest.read(folder).starter
-    except InputError:  # a damaged manifest: nobody knows, so the file is kept
-        return ""
-
-
-def starter(manifest: Manifest, *, source: Path, name: str, seed: int) -> str:
-    """Text of a commented experiment with values from the data, which cellseg-train runs untouched."""
-    train = manifest.statistics["train"]
-    diameter = train["object_diameter"]["0.5"] if train["object_diameter"] else None
-    smallest = min(min(sample["shape"][:2]) for sample in manifest.samples)
-    largest = max(max(sample["shape"][:2]) for sample in manifest.samples)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    # Flow style and JSON agree for what a configuration holds, and JSON quotes what YAML would misread.
-    environment.filters["yaml"] = json.dumps
-    return environment.get_template("experiment.yaml.j2").render(
-        name=name,
-        seed=seed,
-        source=str(source.resolve()),
-        config=manifest.config,
-        statistics=manifest.statistics,
-        advice=manifest.advice,
-        channels=manifest.channels,
-        smallest=smallest,
-        largest=largest,
-        diameter=diameter,
-        patch=suggest_patch(diameter, smallest),
-    )
-
-
-class _Shards:
-    """Writes samples to shards of about SHARD_BYTES, one split a shard, and enters them into the manifest."""
-
-    def __init__(self, folder: Path, manifest: Manifest):
-        self._folder, self._manifest = folder, manifest
-        self._format = FORMATS[manifest.format]
-        self._writer: Any = None
-        self._bytes = 0
-        self._numbers: collections.Counter[str] = collections.Counter()
-
-    def write(self, loaded: Loaded, split: str) -> None:
-        shards = self._manifest.shards
-        if self._writer is None or shards[-1]["split"] != split or self._bytes >= SHARD_BYTES:
-            self._close()
-            file = f"{split}-{self._numbers[split]:05d}{self._format.SUFFIX}"
-            self._numbers[split] += 1
-            self._writer, self._bytes = self._format.Writer(self._folder / file), 0
-            shards.append({"file": file, "sha256": "", "samples": 0, "split": split})
-        record = _record(loaded)
-        position = self._writer.write(record)
-        self._bytes += sum(array.nbytes for array in record.values())
-        shards[-1]["samples"] += 1
-        self._manifest.samples.append(_entry(loaded, split, len(shards) - 1, position))
-
-    def __enter__(self) -> "_Shards":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.__exit__(None, None, None)
-            shard = self._manifest.shards[-1]
-            shard["sha256"] = sha256(self._folder / shard["file"])
-            self._writer = None
-
-
-class _Previews:
-    """Keeps a few samples of each split for the preview."""
+class _View:
+    """What is gathered while samples pass by: statistics, hashes, sides, and a few samples for the preview."""
 
     def __init__(self, splits: Mapping[str, str | None]):
+        self.statistics = {split: Statistics() for split in manifest.SPLITS}
+        self.splits: dict[str, str] = {}
+        self.hashes: dict[str, str] = {}
+        self.smallest, self.largest, self.channels = np.iinfo(int).max, 0, 0
+        self.has_classes = False
+        self._first: Sample | None = None
         self._wanted: dict[str, str] = {}
         for split, count in PREVIEWS.items():
             names = [name for name, its in splits.items() if its == split]
@@ -199,24 +151,59 @@ class _Previews:
             self._wanted |= {names[place]: split for place in places}
         self._kept: list[Loaded] = []
 
-    def add(self, loaded: Loaded) -> None:
-        if loaded.sample.name in self._wanted:
-            self._kept.append(loaded)
+    def add(self, task: Task, one: Loaded) -> None:
+        """Look at a sample. Raises InputError if it does not fit to the first one."""
+        self._check_alike(one.sample)
+        height, width, self.channels = one.sample.image.shape
+        self.smallest, self.largest = min(self.smallest, height, width), max(self.largest, height, width)
+        if task.copy:
+            return
+        self.has_classes |= one.sample.classes is not None
+        self.statistics[task.split].add(one.sample, one.contrast)
+        # Two empty frames are equal, but nothing can be learned from one about the other.
+        if one.contrast[0] < one.contrast[1]:
+            self.splits[one.sample.name], self.hashes[one.sample.name] = task.split, one.sha256
+        if one.sample.name in self._wanted:
+            self._kept.append(one)
 
     def draw(self, path: Path) -> None:
+        """Draw the preview."""
         from pipelines.preview import contact_sheet
 
         contact_sheet(
-            [loaded.sample for loaded in self._kept],
+            [one.sample for one in self._kept],
             path,
-            limits=[loaded.contrast for loaded in self._kept],
-            splits=[self._wanted[loaded.sample.name] for loaded in self._kept],
+            limits=[one.contrast for one in self._kept],
+            splits=[self._wanted[one.sample.name] for one in self._kept],
         )
 
+    def _check_alike(self, sample: Sample) -> None:
+        first = self._first
+        if first is None:
+            # Without its pixels, which are not needed here.
+            self._first = Sample(image=sample.image[:1, :1].copy(), labels=None, name=sample.name)
+        elif sample.image.shape[2] != first.image.shape[2]:
+            raise InputError(
+                f"{sample.name} has {sample.image.shape[2]} channels, but {first.name} has {first.image.shape[2]}. "
+                "Bring them together with data.channels: grey, rgb, or a list such as [0]."
+            )
+        elif sample.image.dtype != first.image.dtype:
+            raise InputError(
+                f"{sample.name} is {sample.image.dtype}, but {first.name} is {first.image.dtype}: images of different "
+                "bit depth in one data set have often been rescaled by an export. Export all of them alike from the "
+                "raw data, or make a data set of each kind."
+            )
 
-def _assign(items: Sequence[Item], split: Mapping[str, Any]) -> dict[str, str | None]:
+
+def _stored(folder: Path, record: journal.Journal) -> Iterator[Loaded]:
+    for line in record.lines():
+        for entry in line["samples"]:
+            yield loaded_again(entry, arrays.read(folder / line["shard"]["file"], entry["arrays"]))
+
+
+def _assign(items: Sequence[Item], split: Mapping[str, Any], table: Path | None) -> dict[str, str | None]:
     groups = None
-    if split["by"] == "image":
+    if split["by"] in ("image", "published"):
         # A stack or sequence stays in one split, since its pages are nearly the same picture, and so do copies of one
         # file; a copy in another file format is found after reading, and refused.
         groups = {
@@ -224,101 +211,25 @@ def _assign(items: Sequence[Item], split: Mapping[str, Any]) -> dict[str, str | 
             for item in items
             if item.files
         }
-    return assign(items, **{key: value for key, value in split.items() if key != "fold"}, groups=groups)
+    settings = {key: value for key, value in split.items() if key != "file"}
+    return assign(items, **settings, groups=groups, table=None if table is None else read_table(table))
 
 
-def _load(
-    item: Item,
-    *,
-    channels: str | list[int] | None,
-    contrast: tuple[float, float],
-    spacing_um: tuple[float, float] | None,
-    interval_s: float | None,
-) -> Loaded:
-    sample = item.load()
-    sample = replace(
-        sample,
-        image=to_channels(sample.image, channels),
-        spacing_um=(spacing_um[0], spacing_um[1]) if spacing_um else sample.spacing_um,
-        interval_s=interval_s or sample.interval_s,
-    )
-    if sample.labels is None:
-        raise InputError(f"{sample.name} has no labels; training needs them.")
-    return Loaded(sample, contrast_limits(sample.image, *contrast), pixels_hash(sample.image))
-
-
-def _loaded(items: Sequence[Item], load: Callable[[Item], Loaded], workers: int) -> Iterator[Loaded]:
-    """Each item's sample, in order; with several workers, at most a few samples wait in memory."""
-    if workers <= 1:
-        for item in items:
-            yield load(item)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads can hang
-    # Ctrl-C is the main process' business; a worker would only print a traceback.
-    quiet = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=quiet) as pool:
-        waiting: collections.deque = collections.deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(load, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _record(loaded: Loaded) -> dict[str, np.ndarray]:
-    sample = loaded.sample
-    labels = sample.labels
-    assert labels is not None
-    record = {
-        "image": sample.image,
-        "labels": labels.astype(np.min_scalar_type(int(labels.max(initial=0)))),
-        "contrast": np.asarray(loaded.contrast, np.float32),
+def _published_leaks(items: Sequence[Item], splits: Mapping[str, str | None]) -> list[str]:
+    """A sentence if groups, patients for example, lie in the training and in the test split, as published."""
+    of = {
+        split: {item.group for item in items if item.group and splits[item.name] == split} for split in manifest.SPLITS
     }
-    optional = {"classes": sample.classes, "weight_map": sample.weight_map, "ignore": sample.ignore}
-    return record | {name: array for name, array in optional.items() if array is not None}
+    shared = sorted((of["train"] | of["validation"]) & of["test"])
+    if not shared:
+        return []
+    return [
+        f"The data set's own split has images of {len(shared)} of {len(of['test'])} test groups in training, too "
+        f"({', '.join(shared[:4])}{', ...' if len(shared) > 4 else ''}): scores say nothing about new patients. "
+        "split.by: image keeps groups apart."
+    ]
 
 
-def _entry(loaded: Loaded, split: str, shard: int, position: int) -> dict:
-    sample = loaded.sample
-    assert sample.labels is not None
-    entry = {
-        "name": sample.name,
-        "source": sample.source,
-        "frame": sample.frame,
-        "split": split,
-        "shard": shard,
-        "position": position,
-        "shape": list(sample.image.shape),
-        "dtype": sample.image.dtype.name,
-        "contrast": list(loaded.contrast),
-        "foreground_fraction": float(np.mean(sample.labels > 0)),
-        "objects": len(np.unique(sample.labels[sample.labels > 0])),
-        "sha256": loaded.sha256,
-    }
-    if sample.spacing_um is not None:
-        entry["spacing_um"] = list(sample.spacing_um)
-    if sample.interval_s is not None:
-        entry["interval_s"] = sample.interval_s
-    return entry
-
-
-def _check_channels(manifest: Manifest, sample: Sample) -> None:
-    if manifest.samples and sample.image.shape[2] != manifest.channels:
-        raise InputError(
-            f"{sample.name} has {sample.image.shape[2]} channels, but {manifest.samples[0]['name']} has "
-            f"{manifest.channels}. Bring them together with data.channels: grey, rgb, or a list such as [0]."
-        )
-
-
-def _check_leaks(manifest: Manifest) -> None:
-    # Two empty frames are equal, but nothing can be learned from one about the other.
-    telling = [sample for sample in manifest.samples if sample["contrast"][0] < sample["contrast"][1]]
-    check_duplicates(
-        {sample["name"]: sample["split"] for sample in telling},
-        {sample["name"]: sample["sha256"] for sample in telling},
-    )
+def _unused_files(items: Sequence[Item], splits: Mapping[str, str | None], base: Path) -> Iterator[tuple[str, dict]]:
+    unused = itertools.chain.from_iterable(item.files for item in items if splits[item.name] is None)
+    return ((relative(file, base), fingerprint(file)) for file in unused)

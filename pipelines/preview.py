@@ -27,6 +27,7 @@ COLOURS = np.array(
     np.uint8,
 )
 FILL = 0.25
+HATCH = 4  # pixels
 
 
 def contact_sheet(
@@ -129,6 +130,15 @@ def tinted(picture: np.ndarray, labels: np.ndarray, *, palette: np.ndarray = COL
     return out
 
 
+def veiled(picture: np.ndarray, ignore: np.ndarray) -> np.ndarray:
+    """Unannotated pixels hatched in grey on a picture uint8 (H, W, 3); `ignore` is bool (H, W)."""
+    rows, columns = np.indices(ignore.shape)
+    stripes = ignore & ((rows + columns) // HATCH % 2 == 0)
+    out = picture.copy()
+    out[stripes] = np.round(0.5 * out[stripes] + 0.5 * 160)
+    return out
+
+
 def _panel_inches(sample: Sample) -> tuple[float, float]:
     height, width = sample.image.shape[:2]
     wide = PANEL * min(1.0, TALLEST * width / height)
@@ -146,7 +156,10 @@ def _draw_pair(
     # Outlines are drawn at the final size: a line one pixel thin would not survive a reduction.
     labels = np.zeros(size, np.int32) if sample.labels is None else resized(sample.labels, size)
     thickness = 2 if size[0] > sample.image.shape[0] else 1
-    for number, panel in enumerate((picture, tinted(picture, labels, thickness=thickness))):
+    truth = tinted(picture, labels, thickness=thickness)
+    if sample.ignore is not None:
+        truth = veiled(truth, resized(sample.ignore.astype(np.int32), size) > 0)
+    for number, panel in enumerate((picture, truth)):
         box = (left + number * (width + INSIDE), top - HEAD - height, width, height)
         axis = figure.add_axes(
             (box[0] / total_width, box[1] / total_height, box[2] / total_width, box[3] / total_height)
@@ -169,7 +182,8 @@ def _facts(sample: Sample) -> str:
         return f"{size}, no labels"
     count = len(np.unique(sample.labels[sample.labels > 0]))
     cells = {0: "no cells", 1: "1 cell"}.get(count, f"{count} cells")
-    return f"{size}, {cells}, {100 * np.mean(sample.labels > 0):.1f} % foreground"
+    facts = f"{size}, {cells}, {100 * np.mean(sample.labels > 0):.1f} % foreground"
+    return facts if sample.ignore is None else f"{facts}, {100 * sample.ignore.mean():.0f} % unannotated"
 
 
 def _shortened(name: str, longest: int = 48) -> str:

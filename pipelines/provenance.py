@@ -3,6 +3,7 @@
 What the shards hold stands in `pipelines.shards.manifest`; finding the files is the work of `pipelines.sources`.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,16 +14,23 @@ from pipelines.sample import Item
 SHOWN = 3
 
 
-def fingerprints(items: Iterable[Item], source: Path) -> dict[str, dict]:
-    """Size, time of change and SHA-256 of every raw file, by its path relative to `source`."""
-    found: dict[str, dict] = {}
-    for item in items:
-        for file in item.files:
-            name = _relative(file, source)
-            if name not in found:
-                status = file.stat()
-                found[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256(file)}
-    return found
+def fingerprint(file: Path) -> dict:
+    """Size, time of change and SHA-256 of a file. A stack that many items share is read once a process."""
+    status = file.stat()
+    return _fingerprint(file, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _fingerprint(file: Path, size: int, mtime_ns: int) -> dict:
+    return {"size": size, "mtime_ns": mtime_ns, "sha256": sha256(file)}
+
+
+def unchanged(file: Path, before: Mapping) -> bool:
+    """Whether a file is there and still as in a fingerprint; it is read only if its time has changed."""
+    try:
+        return not _differs(file, before)
+    except OSError:
+        return False
 
 
 def changes(before: Mapping[str, dict], items: Iterable[Item], source: Path) -> str:
@@ -31,7 +39,7 @@ def changes(before: Mapping[str, dict], items: Iterable[Item], source: Path) -> 
     A file with the same size and time of change is taken as unchanged; only others are read, so that a large data set
     is compared in no time, and a copy of the data with new times is still the same data.
     """
-    now = {_relative(file, source): file for item in items for file in item.files}
+    now = {relative(file, source): file for item in items for file in item.files}
     changed = [name for name, file in now.items() if name in before and _differs(file, before[name])]
     parts = {
         "added": sorted(now.keys() - before.keys()),
@@ -48,7 +56,8 @@ def _differs(file: Path, before: Mapping) -> bool:
     return status.st_mtime_ns != before["mtime_ns"] and sha256(file) != before["sha256"]
 
 
-def _relative(file: Path, source: Path) -> str:
+def relative(file: Path, source: Path) -> str:
+    """Path of a raw file as the manifest writes it: relative to the data set."""
     return Path(os.path.relpath(file.resolve(), source.resolve())).as_posix()
 
 

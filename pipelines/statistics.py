@@ -30,6 +30,7 @@ class Statistics:
         self._floats, self._lots = np.zeros(0, np.float32), np.zeros(0)
         self._num_floats = 0
         self._ranges: list[float] = []
+        self._classes = np.zeros(1, np.int64)
 
     def add(self, sample: Sample, contrast: tuple[float, float]) -> None:
         """Count one sample and its contrast limits (low, high)."""
@@ -45,12 +46,16 @@ class Statistics:
         known = np.ones(sample.labels.shape, bool) if sample.ignore is None else ~sample.ignore
         # Not bincount: ids may be sparse, and one of 2**31 would take 16 GB.
         ids, areas = np.unique(sample.labels[known], return_counts=True)
-        areas = areas[ids > 0]
+        areas = areas[ids > 0].astype(np.int32)
         self._areas.append(areas)
         self._counts.append(len(areas))
         self._foreground += int(areas.sum())
         self._pixels += int(known.sum())
         self._ignored += int(known.size - known.sum())
+        if sample.classes is not None:
+            counts = np.bincount(sample.classes[known], minlength=len(self._classes))
+            counts[: len(self._classes)] += self._classes
+            self._classes = counts
 
     def result(self) -> dict:
         """Plain numbers for the manifest. Undefined ones (no image, no object) are None."""
@@ -59,6 +64,7 @@ class Statistics:
             "images": self.num_images,
             "foreground_fraction": self._foreground / self._pixels if self._pixels else None,
             "ignored_fraction": self._ignored / (self._pixels + self._ignored) if self._pixels else None,
+            "class_fractions": (self._classes / self._classes.sum()).tolist() if self._classes.any() else None,
             "intensity_percentiles": self._percentiles(),
             "contrast_range": _quantiles(np.asarray(self._ranges), AREA_QUANTILES),
             "objects": int(sum(self._counts)),

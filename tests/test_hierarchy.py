@@ -7,8 +7,20 @@ import cv2
 import numpy as np
 import pytest
 
+from pipelines.dataset import Batches, ShardReader
+from pipelines.patch_sheet import patch_sheet
 from pipelines.prepare import prepare
-from tests.datasets import config, discs, picture, write_ctc, write_pairs
+from tests.datasets import (
+    config,
+    discs,
+    picture,
+    write_consep,
+    write_ctc,
+    write_epfl,
+    write_glas,
+    write_isbi,
+    write_pairs,
+)
 
 TEXT = (Path(__file__).parents[1] / "hierarchy.txt").read_text()
 
@@ -55,6 +67,10 @@ def write_dsb2018(folder, num=6):
         ("pairs", write_pairs, {"images": None, "labels": None}, {"by": "image"}),
         ("ctc", write_ctc, {"truth": "silver", "sequence": None}, {"by": "block", "gap": 1}),
         ("dsb2018", write_dsb2018, {"kind": "all"}, {"by": "image"}),
+        ("isbi", write_isbi, {}, {"by": "block"}),
+        ("epfl", write_epfl, {}, {"by": "published"}),
+        ("glas", write_glas, {}, {"by": "published"}),
+        ("consep", write_consep, {}, {"by": "published"}),
     ],
 )
 def test_before_and_after_are_as_drawn(tmp_path, layout, write, options, split):
@@ -62,4 +78,6 @@ def test_before_and_after_are_as_drawn(tmp_path, layout, write, options, split):
     same(source, drawn(f"before: layout {layout}"))
     settings = config(layout=layout, format="tfrecord", **split)
     prepare(source, tmp_path / "shards", config=settings, options=options)
+    batches = Batches(ShardReader(tmp_path / "shards"), patch=32, batch_size=1)
+    patch_sheet([batches.example(0)], tmp_path / "shards" / "augmented.png")
     same(tmp_path / "shards", drawn("after"))

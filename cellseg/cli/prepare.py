@@ -6,7 +6,7 @@ import click
 
 from cellseg.cli import shell
 
-LAYOUTS = ("pairs", "ctc", "dsb2018")
+LAYOUTS = ("pairs", "ctc", "dsb2018", "isbi", "epfl", "glas", "consep")
 
 
 @click.command(name="cellseg-prepare")
@@ -21,19 +21,23 @@ LAYOUTS = ("pairs", "ctc", "dsb2018")
 @click.option("--format", "shard_format", type=click.Choice(["tfrecord", "npz"]), help="Shard format [tfrecord].")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read images.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of a split by image [0].")
+@click.option("--show", type=click.IntRange(min=1), help="Draw N augmented samples, to augmented.png.")
 @click.option("--overwrite", is_flag=True, help="Replace the shards in the output folder.")
-def prepare(what, overrides, layout, out, images, labels, truth, sequence, shard_format, workers, seed, overwrite):
+def prepare(
+    what, overrides, layout, out, images, labels, truth, sequence, shard_format, workers, seed, show, overwrite
+):
     """Turn raw images and their truth into shards for training.
 
     Either EXPERIMENT.yaml, whose data and split sections say everything (KEY=VALUE overrides them, for example
-    data.format=npz), or SOURCE --layout LAYOUT --out DIR. The folder gets the shards, manifest.json, preview.png (look
+    data.format=npz), or SOURCE --layout LAYOUT --out DIR. An interrupted preparation goes on where it was when it is
+    started again. The folder gets the shards, manifest.json, preview.png (look
     at it) and a commented experiment.yaml that cellseg-train runs as it is.
     """
     from cellseg import experiment as experiments
-    from cellseg.workflow import ensure_shards
+    from cellseg.preparation import ensure_shards
     from pipelines.errors import InputError
 
-    if what is not None and what.suffix in (".yaml", ".yml"):
+    if _is_experiment(what):
         given = {"--layout": layout, "--images": images, "--labels": labels, "--truth": truth, "--sequence": sequence}
         extra = [name for name, value in {**given, "--seed": seed}.items() if value is not None]
         if extra:
@@ -47,20 +51,50 @@ def prepare(what, overrides, layout, out, images, labels, truth, sequence, shard
         experiment = _from_source(what, layout, out, images, labels, truth, sequence, shard_format, seed, overrides)
     if experiment.data.format == "tfrecord":
         shell.quiet_tensorflow()
-    from pipelines.shards.manifest import Manifest
-
     progress = shell.progress("preparing")
-    _, folder = ensure_shards(experiment, overwrite=overwrite, anew=True, workers=workers, progress=progress)
-    manifest = Manifest.read(folder)
-    counts = ", ".join(f"{len(names)} {split}" for split, names in manifest.splits.items())
-    click.echo(f"{len(manifest.samples)} images ({counts}) in {len(manifest.shards)} shards.")
-    for line in manifest.advice:
+    # What is only shown again need not be made again.
+    anew = show is None or overwrite
+    settled, folder, summary = ensure_shards(
+        experiment, overwrite=overwrite, anew=anew, workers=workers, progress=progress
+    )
+    counts = ", ".join(f"{number} {split}" for split, number in summary.splits.items())
+    click.echo(f"{sum(summary.splits.values())} images ({counts}) in {summary.shards} shards.")
+    for line in summary.advice:
         click.echo(f"- {line}")
+    if show is not None:
+        _show(settled if _is_experiment(what) else experiments.read(folder / "experiment.yaml"), folder, show)
     # A starter that the user has edited is kept, and an experiment file is its own starter.
-    starter = what if what is not None and what.suffix in (".yaml", ".yml") else folder / "experiment.yaml"
+    starter = what if _is_experiment(what) else folder / "experiment.yaml"
     click.echo(f"Look at {folder / 'preview.png'}, then run: cellseg-train {starter}")
     if (folder / "experiment.new.yaml").exists():
         click.echo(f"Your edited experiment.yaml was kept; a fresh one is {folder / 'experiment.new.yaml'}")
+
+
+def _is_experiment(what):
+    return what is not None and what.suffix in (".yaml", ".yml")
+
+
+def _show(experiment, folder, number):
+    from cellseg.named import weight_map_function
+    from pipelines.augment import folding_warnings
+    from pipelines.dataset import Batches, ShardReader
+    from pipelines.patch_sheet import patch_sheet
+
+    patch = experiment.train.patch
+    batches = Batches(
+        ShardReader(folder, verify=False),
+        patch=patch,
+        batch_size=1,
+        target=experiment.target,
+        augment=experiment.augmentation(),
+        oversample=experiment.train.oversample,
+        weight_map=weight_map_function(experiment.weight_map),
+        seed=experiment.seed,
+    )
+    patch_sheet([batches.example(place) for place in range(number)], folder / "augmented.png")
+    for message in folding_warnings(experiment.augment, (patch, patch)):
+        click.echo(f"WARNING: {message}")
+    click.echo(f"{number} augmented samples with their labels, targets and weight maps: {folder / 'augmented.png'}")
 
 
 def _from_source(source, layout, out, images, labels, truth, sequence, shard_format, seed, overrides):

@@ -4,17 +4,21 @@ The shard files themselves are written and read in `pipelines.shards.npz` and `p
 """
 
 import hashlib
+import itertools
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipelines.errors import InputError
 from pipelines.files import sha256, whole_file
 from pipelines.shards import FORMATS
+from pipelines.shards.journal import Journal
 
-VERSION = 1
+VERSION = 2
 NAME = "manifest.json"
 SPLITS = ("train", "validation", "test")
 
@@ -27,11 +31,11 @@ class Manifest:
         config: The data and split sections that the shards were made from.
         format: Name in `FORMATS`.
         shards: One dict a file: file, sha256, samples (their number), split.
-        samples: One dict a sample: name, source, frame, split, shard (index in `shards`), position, shape, dtype,
-            contrast (low, high), foreground_fraction, objects, sha256 (of the pixels); spacing_um, interval_s if known.
+        samples: One dict a sample, see `pipelines.shards.record.entry_of`.
         statistics: `Statistics.result()` by split.
         advice: Sentences of `pipelines.advice.advise`.
-        files: The raw files that were read, see `pipelines.provenance.fingerprints`.
+        classes: Names of the classes, class 1 first; [] without classes.
+        files: The raw files that were read, see `pipelines.provenance.fingerprint`.
         starter: SHA-256 of the starter experiment as written; another one on disk has been edited.
     """
 
@@ -41,6 +45,7 @@ class Manifest:
     samples: list[dict] = field(default_factory=list)
     statistics: dict = field(default_factory=dict)
     advice: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
     files: dict[str, dict] = field(default_factory=dict)
     starter: str = ""
 
@@ -59,24 +64,6 @@ class Manifest:
     def channels(self) -> int:
         """Number of channels of every image."""
         return self.samples[0]["shape"][2]
-
-    def write(self, folder: Path) -> None:
-        """Write `manifest.json` whole."""
-        content = {
-            "version": VERSION,
-            "config_hash": config_hash(self.config),
-            "format": self.format,
-            "splits": self.splits,
-            "shards": self.shards,
-            "statistics": self.statistics,
-            "advice": self.advice,
-            "config": self.config,
-            "starter": self.starter,
-            "samples": self.samples,
-            "files": self.files,
-        }
-        with whole_file(folder / NAME) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -137,6 +124,57 @@ class Manifest:
                     f"The shard {path} is damaged: its checksum is not the one in {NAME}. Nothing was trained. "
                     "Prepare the data again with --overwrite."
                 )
+
+
+def write(
+    folder: Path,
+    journal: Journal,
+    *,
+    config: dict,
+    format: str,
+    statistics: dict,
+    advice: Sequence[str],
+    classes: Sequence[str],
+    starter: str,
+    others: Iterable[tuple[str, dict]] = (),
+) -> None:
+    """Write `manifest.json` whole, from a journal: in memory are the names alone, however many samples there are.
+
+    Args:
+        folder: Where the shards and the journal are.
+        journal: Of all shards.
+        config, format, statistics, advice, classes, starter: As in `Manifest`.
+        others: Fingerprints of raw files that are in no shard.
+    """
+    head: dict[str, Any] = {
+        "version": VERSION,
+        "config_hash": config_hash(config),
+        "format": format,
+        "statistics": statistics,
+        "advice": list(advice),
+        "classes": list(classes),
+        "config": config,
+        "starter": starter,
+        "splits": {split: [] for split in SPLITS},
+        "shards": [],
+    }
+    for line in journal.lines():
+        head["shards"].append(line["shard"])
+        head["splits"][line["shard"]["split"]] += [sample["name"] for sample in line["samples"]]
+    samples = (sample for line in journal.lines() for sample in line["samples"])
+    files = itertools.chain((pair for line in journal.lines() for pair in line["files"].items()), others)
+    with whole_file(folder / NAME) as path, open(path, "w", encoding="utf-8") as out:
+        out.write(json.dumps(head, indent=1)[:-2])  # without its last brace
+        out.write(',\n "samples": [')
+        for number, sample in enumerate(samples):
+            out.write(("," if number else "") + "\n  " + json.dumps(sample))
+        out.write('\n ],\n "files": {')
+        seen: set[str] = set()
+        for name, fingerprint in files:
+            if name not in seen:
+                out.write(("," if seen else "") + f"\n  {json.dumps(name)}: {json.dumps(fingerprint)}")
+                seen.add(name)
+        out.write("\n }\n}\n")
 
 
 def config_hash(config: dict) -> str:

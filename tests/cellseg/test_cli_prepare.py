@@ -1,6 +1,9 @@
 import pytest
 
+from cellseg import experiment as experiments
 from cellseg.cli import prepare, shell
+from cellseg.preparation import ensure_shards
+from pipelines.errors import InputError
 from tests.datasets import write_ctc, write_pairs
 
 
@@ -132,3 +135,54 @@ def test_a_symlinked_source_gives_a_starter_that_fits(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "raw")
     assert run(tmp_path / "link", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out") == 0
     ensure_shards(experiments.read(tmp_path / "out" / "experiment.yaml"))
+
+
+def test_show_draws_augmented_samples_of_new_shards_and_of_old_ones(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    arguments = [tmp_path / "raw", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out"]
+    assert run(*arguments, "--show", "2") == 0
+    assert "2 augmented samples with their labels, targets and weight maps" in capsys.readouterr().out
+    manifest = (tmp_path / "out" / "manifest.json").stat().st_mtime_ns
+    first = (tmp_path / "out" / "augmented.png").read_bytes()
+    assert run(*arguments, "--show", "3") == 0  # what is there is shown, not made again
+    assert (tmp_path / "out" / "manifest.json").stat().st_mtime_ns == manifest
+    assert (tmp_path / "out" / "augmented.png").read_bytes() != first
+
+
+def test_a_setting_that_folds_the_picture_is_told(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    (tmp_path / "cells.yaml").write_text(
+        f"name: cells\ndata: {{source: {tmp_path / 'raw'}, layout: pairs, format: npz, shards: out}}\n"
+        "train: {patch: 64}\naugment: [{name: elastic_simard, alpha: 200.0, sigma: 4.0}]\n"
+    )
+    assert run(tmp_path / "cells.yaml", "--show", "1") == 0
+    assert "WARNING: augment[0]" in capsys.readouterr().out
+
+
+def test_a_csv_and_folds_from_the_command_line(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    arguments = [tmp_path / "raw", "--layout", "pairs", "--format", "npz"]
+    assert run(*arguments, "--out", tmp_path / "fold", "split.fold=2/3") == 0
+    assert "2 test" in capsys.readouterr().out
+    splits = ["train"] * 3 + ["validation", "test", ""]
+    table = "".join(f"cell{number:02d},{split}\n" for number, split in enumerate(splits))
+    (tmp_path / "splits.csv").write_text(f"name,split\n{table}")
+    option = f"split.file={tmp_path / 'splits.csv'}"
+    assert run(*arguments, "--out", tmp_path / "csv", option) == 0
+    assert "5 images (3 train, 1 validation, 1 test)" in capsys.readouterr().out
+    # The starter names the table, and an edited table is another configuration.
+    starter = experiments.read(tmp_path / "csv" / "experiment.yaml")
+    ensure_shards(starter)
+    (tmp_path / "splits.csv").write_text(f"name,split\n{table.replace('test', 'none')}cell05,test\n")
+    with pytest.raises(InputError, match="split.file was 'splits.csv, .*', is 'splits.csv, "):
+        ensure_shards(starter)
+
+
+def test_expanded_shards_train_from_their_starter_configuration(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    arguments = [tmp_path / "raw", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out"]
+    assert run(*arguments, "data.expand=9", "augment=[{name: HorizontalFlip, p: 1.0}]") == 0
+    assert "11 images (9 train, 1 validation, 1 test)" in capsys.readouterr().out
+    experiment = experiments.read(tmp_path / "out" / "experiment.yaml")
+    assert experiment.augment == [{"name": "HorizontalFlip", "p": 1.0}] and experiment.augmentation() == []
+    ensure_shards(experiment)  # refuses shards of another configuration

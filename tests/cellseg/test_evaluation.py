@@ -2,12 +2,16 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 
 from cellseg import metrics
 from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores, evaluate_folders, pair_files
+from cellseg.metrics import METRICS
 from pipelines.errors import InputError
 from pipelines.images import write_image, write_labels
+from pipelines.sources import SOURCES
 from tests import cells
+from tests.datasets import discs, write_ctc
 
 
 def write_folder(folder, **labels):
@@ -251,3 +255,22 @@ def test_stacks_of_different_length(folders):
     write_labels(result / "b.tif", np.stack([cells.empty()] * 3))
     with pytest.raises(InputError, match=r"b\.tif holds 1 page of 6x8 pixels, but .* holds 3 pages of 6x8"):
         evaluate_folders(truth, result)
+
+
+def test_a_prediction_on_a_cell_that_gold_truth_leaves_out_changes_no_score(tmp_path):
+    # Four cells have markers, gold truth has two of them: the others are unannotated, not background.
+    source = write_ctc(tmp_path, 1, truth="GT")
+    all_cells = discs(0)
+    path = source / "01_GT" / "SEG" / "man_seg000.tif"
+    tifffile.imwrite(path, np.where(all_cells <= 2, all_cells, 0).astype(np.uint16))
+    sample = SOURCES["ctc"](source)[0].load()
+    answers = {}
+    for name, prediction in {"found": all_cells, "left": np.where(all_cells <= 2, all_cells, 0)}.items():
+        scores = Scores(list(METRICS))
+        scores.add("t000", sample.labels, prediction, sample.ignore)
+        answers[name] = scores.result()
+    assert answers["found"] == answers["left"]
+    assert answers["found"]["measures"]["average_precision"] == answers["found"]["measures"]["dice"] == 1
+    strict = Scores(["average_precision"])
+    strict.add("t000", sample.labels, all_cells)
+    assert strict.result()["measures"]["average_precision"] == 0.5  # what it would cost without the discs

@@ -1,6 +1,7 @@
 import pytest
 
 from cellseg import experiment as experiments
+from cellseg import named
 from cellseg.losses import LOSSES
 from cellseg.models import MODELS
 from pipelines.errors import InputError
@@ -77,15 +78,15 @@ def test_data_is_looked_for_below_the_root_then_beside_the_file(tmp_path, monkey
     monkeypatch.setenv("CELLSEG_DATA", str(tmp_path / "root"))
     experiment = experiments.read(write(tmp_path))
     with pytest.raises(FileNotFoundError, match=f"data.source: 'cells' was not found.*{tmp_path}/root/cells and"):
-        experiment.source()
+        experiment.sources()
     (tmp_path / "cells").mkdir()
-    assert experiment.source() == tmp_path / "cells"
+    assert experiment.sources() == [tmp_path / "cells"]
     (tmp_path / "root" / "cells").mkdir(parents=True)
-    assert experiment.source() == tmp_path / "root" / "cells"
+    assert experiment.sources() == [tmp_path / "root" / "cells"]
 
 
 def test_a_section_is_a_call(tmp_path):
-    loss = experiments.build(LOSSES, {"name": "tversky_bce", "beta": 0.7}, key="loss")
+    loss = named.build(LOSSES, {"name": "tversky_bce", "beta": 0.7}, key="loss")
     assert loss.beta == 0.7
 
 
@@ -100,12 +101,12 @@ def test_a_section_is_a_call(tmp_path):
 )
 def test_bad_sections_are_explained(section, message):
     with pytest.raises(InputError, match=message):
-        experiments.build(LOSSES, section, key="loss")
+        named.build(LOSSES, section, key="loss")
 
 
 def test_the_program_sets_what_the_yaml_may_not():
     with pytest.raises(InputError, match="model.outputs: 'unet' takes no such key"):
-        experiments.check_options(MODELS, {"name": "unet", "outputs": 3}, key="model", given=("outputs",))
+        named.check_options(MODELS, {"name": "unet", "outputs": 3}, key="model", given=("outputs",))
 
 
 def test_the_shards_do_not_depend_on_the_training(tmp_path):
@@ -125,7 +126,7 @@ def test_the_runs_copy_holds_from_any_folder(tmp_path, monkeypatch):
     assert placed.data.source == str(tmp_path / "cells") and placed.data.shards == str(tmp_path / "prepared")
     (tmp_path / "run").mkdir()
     again = experiments.read(write(tmp_path / "run", placed.to_yaml()))
-    assert again.source() == tmp_path / "cells" and again.shards() == tmp_path / "prepared"
+    assert again.sources() == [tmp_path / "cells"] and again.shards() == tmp_path / "prepared"
     assert again.data_config() == experiment.data_config()
 
 

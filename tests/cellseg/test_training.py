@@ -152,7 +152,12 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
         ),
         ({"model": SMALL, "inference": {"overlap": 500}}, "inference.overlap must be below half of 768 px"),
         ({"model": SMALL, "weight_map": {"name": "border", "sigma": -1}}, "weight_map: sigma must be positive, got -1"),
-        ({"model": SMALL, "augment": [{"name": "RandomCrop", "height": 16, "width": 16}]}, "became 16x16"),
+        ({"model": SMALL, "augment": [{"name": "RandomCrop", "height": 16, "width": 16}]}, "16x16 pixels of any image"),
+        ({"model": SMALL, "target": "distance"}, "target: 'distance' can be prepared .* Train on: foreground"),
+        (
+            {"model": SMALL, "target": {"name": "foreground", "width": 2}},
+            "target.width: 'foreground' takes no such key",
+        ),
     ],
 )
 def test_every_section_is_checked_before_any_work(sections, message):

@@ -9,7 +9,12 @@ from tests.datasets import discs, picture
 
 def statistics(fraction, diameter=14.0):
     quantiles = {"0.05": 0.7 * diameter, "0.25": diameter, "0.5": diameter, "0.75": diameter, "0.95": 1.5 * diameter}
-    return {"foreground_fraction": fraction, "object_diameter": quantiles}
+    return {
+        "foreground_fraction": fraction,
+        "object_diameter": quantiles,
+        "ignored_fraction": 0.0,
+        "class_fractions": None,
+    }
 
 
 def test_sparse_foreground_weighs_more():
@@ -57,7 +62,7 @@ def test_advice_is_right_where_foreground_is_the_majority():
 
 
 def test_advice_without_cells():
-    empty = {"foreground_fraction": 0.0, "object_diameter": None}
+    empty = {**statistics(0.0), "object_diameter": None}
     assert "no labelled cells" in advise(empty, smallest_side=64)[-1]
 
 
@@ -154,3 +159,10 @@ def test_percentiles_of_float_images_of_any_range():
     percentiles = counted.result()["intensity_percentiles"]
     assert percentiles["25"] == pytest.approx(0, abs=0.15) and percentiles["75"] == pytest.approx(10, abs=0.15)
     assert percentiles["2"] < -1.5 and percentiles["98"] > 11.5
+
+
+def test_advice_tells_of_classes_and_unannotated_pixels():
+    known = {**statistics(0.2), "ignored_fraction": 0.112, "class_fractions": [0.8, 0.05, 0.15]}
+    lines = advise(known, smallest_side=512, classes=("benign", "malignant"))
+    assert "11.2 % of the training pixels are unannotated: they count in no loss and in no score." in lines
+    assert "Classes, in pixels of all: benign 5.0 %, malignant 15.0 %." in lines

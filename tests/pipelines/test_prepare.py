@@ -17,7 +17,8 @@ PAIRS = {"images": None, "labels": None}
 
 
 def run(source, out, **options):
-    return prepare(source, out, config=options.pop("config", config()), options=PAIRS, **options)
+    prepare(source, out, config=options.pop("config", config()), options=PAIRS, **options)
+    return Manifest.read(out)
 
 
 def test_every_pixel_arrives(tmp_path):
@@ -39,7 +40,7 @@ def test_every_pixel_arrives(tmp_path):
 def test_the_manifest_says_what_is_inside(tmp_path):
     folder = write_shards(tmp_path, 10)
     content = json.loads((folder / "manifest.json").read_text())
-    assert content["version"] == 1 and len(content["config_hash"]) == 16
+    assert content["version"] == 2 and len(content["config_hash"]) == 16
     assert {split: len(names) for split, names in content["splits"].items()} == {"train": 6, "validation": 2, "test": 2}
     for shard in content["shards"]:
         assert shard["samples"] > 0 and len(shard["sha256"]) == 64 and (folder / shard["file"]).is_file()
@@ -67,7 +68,8 @@ def test_a_sequence_split_by_blocks_has_gaps(tmp_path):
     source = write_ctc(tmp_path / "raw", 20)
     settings = config(layout="ctc", by="block", train="0-9", validation="12-14", test="17-19", gap=2)
     options = {"truth": "silver", "sequence": None}
-    manifest = prepare(source, tmp_path / "out", config=settings, options=options)
+    prepare(source, tmp_path / "out", config=settings, options=options)
+    manifest = Manifest.read(tmp_path / "out")
     assert manifest.splits["validation"] == ["01/t012", "01/t013", "01/t014"]
     assert len(manifest.samples) == 16  # the frames of the gaps are in no shard
 
@@ -172,7 +174,7 @@ def test_shards_of_another_configuration_name_the_keys(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 1', '"version": 9', "is of version 9"),
+        ('"version": 2', '"version": 9', "is of version 9"),
         ('"seed": 0', '"seed": 1', "its content was changed"),
         ('"format"', '"farmat"', "damaged"),
         ("{", "", "damaged"),
@@ -198,7 +200,7 @@ def test_the_starter_is_valid_and_has_values_from_the_data(tmp_path):
     folder = write_shards(tmp_path, 10)
     experiment = experiments.read(folder / "experiment.yaml")
     assert experiment.shards().resolve() == folder
-    assert experiment.train.patch == 64 and experiment.source() == tmp_path / "raw"
+    assert experiment.train.patch == 64 and experiment.sources() == [tmp_path / "raw"]
     assert experiment.data_config()["split"]["train"] == 0.6
     text = (folder / "experiment.yaml").read_text()
     assert "all background scores" in text and "6 training, 2 validation and 2 test images" in text
@@ -247,3 +249,141 @@ def test_a_stack_is_not_torn_between_splits(tmp_path):
     assert len(manifest.samples) == 18
     for number in range(6):
         assert len({sample["split"] for sample in manifest.samples if sample["source"] == f"s{number}"}) == 1
+
+
+def test_mixed_bit_depths_are_refused(tmp_path):
+    def deepen(source):
+        path = source / "images" / "cell03.tif"
+        tifffile.imwrite(path, tifffile.imread(path).astype(np.uint16) * 257)
+
+    failing(tmp_path, deepen, r"is uint\d+, but cell\d\d is uint\d+: images of different bit depth")
+
+
+class Stop(BaseException):
+    """Stands for a kill: no handler of the program catches it."""
+
+
+def stopped(source, out, after, monkeypatch, **options):
+    """Prepare with one sample a shard, and stop when `after` samples have been written."""
+    monkeypatch.setattr("pipelines.shards.writing.SHARD_BYTES", 1)
+
+    def progress(items, total):
+        for number, item in enumerate(items):
+            if number == after:
+                raise Stop
+            yield item
+
+    with pytest.raises(Stop):
+        run(source, out, progress=progress, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".yaml"}
+
+
+@pytest.mark.parametrize("format", ["npz", "tfrecord"])
+def test_a_restart_continues_behind_the_whole_shards(tmp_path, monkeypatch, format):
+    source = write_pairs(tmp_path / "raw", 10)
+    settings = config(format=format)
+    stopped(source, tmp_path / "out", 4, monkeypatch, config=settings)
+    partial = tmp_path / ".out.partial"
+    assert not (tmp_path / "out").exists() and len(list(partial.glob("train-*"))) == 4
+    before = {path.name: path.stat().st_mtime_ns for path in sorted(partial.glob("train-*"))[:3]}
+    totals = []
+    run(source, tmp_path / "out", config=settings, progress=lambda items, total: totals.append(total) or items)
+    assert totals == [7]  # the fourth shard was not known to be whole
+    for name, time in before.items():
+        assert (tmp_path / "out" / name).stat().st_mtime_ns == time
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+    run(source, tmp_path / "again", config=settings)
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+
+
+@pytest.mark.parametrize(("settings", "expected"), [(config(seed=1), 10), (config(), 9)])
+def test_a_restart_does_not_trust_other_settings_or_changed_images(tmp_path, monkeypatch, settings, expected):
+    source = write_pairs(tmp_path / "raw", 10)
+    stopped(source, tmp_path / "out", 4, monkeypatch)
+    if expected == 9:  # the second whole shard is of an image that has changed
+        second = json.loads((tmp_path / ".out.partial" / "journal.jsonl").read_text().splitlines()[2])
+        path = source / next(name for name in second["files"] if name.startswith("images/"))
+        image = tifffile.imread(path)
+        image[0, 0] += 1
+        tifffile.imwrite(path, image)
+    totals = []
+    run(source, tmp_path / "out", config=settings, progress=lambda items, total: totals.append(total) or items)
+    assert totals == [expected]
+    run(source, tmp_path / "again", config=settings)
+    assert contents(tmp_path / "out") == contents(tmp_path / "again")
+
+
+def test_two_processes_do_not_write_one_folder(tmp_path):
+    source = write_pairs(tmp_path / "raw", 6)
+
+    def progress(items, total):
+        with pytest.raises(InputError, match="Another process is writing .*out"):
+            run(source, tmp_path / "out")
+        return items
+
+    run(source, tmp_path / "out", progress=progress)
+
+
+FLIPS = [{"name": "HorizontalFlip", "p": 0.5}, {"name": "RandomRotate90", "p": 1.0}]
+
+
+def expanded(size, seed=0):
+    settings = config()
+    settings["data"]["expand"] = size
+    return {**settings, "expansion": {"augment": FLIPS, "seed": seed}}
+
+
+def test_expanding_adds_augmented_copies_to_the_training_split_alone(tmp_path):
+    source = write_pairs(tmp_path / "raw", 10, dtype="uint16")
+    manifest = run(source, tmp_path / "out", config=expanded(20))
+    assert {split: len(names) for split, names in manifest.splits.items()} == {"train": 20, "validation": 2, "test": 2}
+    assert manifest.statistics["train"]["images"] == 6  # copies are no new images
+    copies = [name for name in manifest.splits["train"] if "+" in name]
+    assert len(copies) == 14 and {name.split("+")[1] for name in copies} == {"0001", "0002", "0003"}
+    reader = ShardReader(tmp_path / "out")
+    records = {sample["name"]: record for sample, record in reader.split("train")}
+    for name in copies:
+        original, copy = records[name.split("+")[0]], records[name]
+        assert copy["image"].dtype == np.uint16
+        low, high = original["contrast"]
+        clipped = np.rint(np.clip(original["image"], low, high)).astype(int)
+        turned = [np.rot90(one, k) for one in (clipped, clipped[:, ::-1]) for k in range(4)]
+        # One of the eight ways to flip and turn, to a grey value; and the labels went the same way.
+        ways = [k for k, one in enumerate(turned) if abs(one - copy["image"].astype(int)).max() <= 1]
+        labels = [np.rot90(one, k) for one in (original["labels"], original["labels"][:, ::-1]) for k in range(4)]
+        assert len(ways) == 1
+        np.testing.assert_array_equal(labels[ways[0]], copy["labels"])
+
+
+def test_expanding_is_reproducible_and_follows_the_seed(tmp_path):
+    source = write_pairs(tmp_path / "raw", 10)
+    for name, seed, workers in (("a", 0, 1), ("b", 0, 2), ("c", 1, 1)):
+        run(source, tmp_path / name, config=expanded(12, seed), workers=workers)
+    shards = [(tmp_path / name / "train-00000.npz").read_bytes() for name in "abc"]
+    assert shards[0] == shards[1] != shards[2]
+
+
+def test_expanding_to_fewer_is_an_error(tmp_path):
+    failing(tmp_path, lambda source: None, "data.expand is 3, but the training split holds 4", config=expanded(3))
+
+
+def test_several_folders_are_one_data_set(tmp_path):
+    sources = [write_pairs(tmp_path / name, 5) for name in ("a", "b")]
+    # The same discs lie in both, so the pixels of one folder are changed.
+    for path in (tmp_path / "b" / "images").iterdir():
+        tifffile.imwrite(path, tifffile.imread(path)[::-1])
+    for path in (tmp_path / "b" / "labels").iterdir():
+        tifffile.imwrite(path, tifffile.imread(path)[::-1])
+    manifest = run(sources, tmp_path / "out")
+    assert sorted(sample["name"] for sample in manifest.samples)[4:6] == ["a/cell04", "b/cell00"]
+    assert {sample["source"] for sample in manifest.samples} == {"a", "b"}
+    assert "a/images/cell00.tif" in manifest.files
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path):
+    sources = [write_pairs(tmp_path / place / "cells", 4) for place in ("x", "y")]
+    with pytest.raises(InputError, match="x/cells and .*y/cells have the same name, 'cells'"):
+        run(sources, tmp_path / "out")

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.preview import COLOURS, contact_sheet, displayed, outline, resized, tinted
+from pipelines.preview import COLOURS, contact_sheet, displayed, outline, resized, tinted, veiled
 from pipelines.sample import Sample
 from tests.cells import empty, one_cell, two_touching
 
@@ -141,3 +141,12 @@ def test_resized_labels_invent_no_ids(size):
 def test_resized_picture_keeps_its_mean_when_reduced():
     picture = np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)
     assert resized(picture, (10, 10)).mean() == pytest.approx(picture.mean(), abs=1)
+
+
+def test_unannotated_pixels_are_hatched_and_the_rest_is_left_alone():
+    picture = np.full((16, 16, 3), 40, np.uint8)
+    ignore = np.zeros((16, 16), bool)
+    ignore[:8] = True
+    out = veiled(picture, ignore)
+    assert (out[8:] == 40).all() and set(np.unique(out[:8])) == {40, 100}  # half of 40, half of 160
+    assert 0.4 < (out[:8] == 100).mean() < 0.6

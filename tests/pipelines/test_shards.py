@@ -1,10 +1,14 @@
 import concurrent.futures
+import json
 
 import numpy as np
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.shards import FORMATS
+from pipelines.files import sha256
+from pipelines.shards import FORMATS, arrays
+from pipelines.shards.journal import Journal
+from pipelines.shards.record import centres
 
 
 def records():
@@ -24,23 +28,23 @@ def records():
 def test_records_come_back_bit_for_bit_in_any_order(tmp_path, name):
     path = tmp_path / f"shard{FORMATS[name].SUFFIX}"
     with FORMATS[name].Writer(path) as writer:
-        positions = [writer.write(record) for record in records()]
+        places = [writer.write(record) for record in records()]
     for number in (2, 0, 3, 1, 2):
-        back = FORMATS[name].read(path, positions[number])
+        back = arrays.read(path, json.loads(json.dumps(places[number])))
         assert back.keys() == records()[number].keys()
         for field, array in records()[number].items():
             assert back[field].dtype == array.dtype
             np.testing.assert_array_equal(back[field], array)
 
 
-def test_both_formats_hold_the_same(tmp_path):
-    backs = []
-    for name, shards in FORMATS.items():
-        with shards.Writer(tmp_path / name) as writer:
-            position = writer.write(records()[0])
-        backs.append(shards.read(tmp_path / name, position))
-    for field in backs[0]:
-        assert backs[0][field].tobytes() == backs[1][field].tobytes()
+@pytest.mark.parametrize("name", FORMATS)
+def test_some_rows_are_those_of_the_whole(tmp_path, name):
+    with FORMATS[name].Writer(tmp_path / "shard") as writer:
+        places = [writer.write(record) for record in records()]
+    back = arrays.read(tmp_path / "shard", places[1], rows=(2, 5))
+    for field in ("image", "labels", "ignore"):
+        np.testing.assert_array_equal(back[field], records()[1][field][2:5])
+    np.testing.assert_array_equal(back["contrast"], records()[1]["contrast"])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -55,9 +59,9 @@ def test_equal_records_make_equal_bytes(tmp_path, name):
 def test_several_threads_may_read(tmp_path, name):
     path = tmp_path / "shard"
     with FORMATS[name].Writer(path) as writer:
-        positions = [writer.write(record) for record in records()]
+        places = [writer.write(record) for record in records()]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        backs = list(pool.map(lambda n: FORMATS[name].read(path, positions[n % 4]), range(64)))
+        backs = list(pool.map(lambda n: arrays.read(path, places[n % 4]), range(64)))
     for number, back in enumerate(backs):
         np.testing.assert_array_equal(back["image"], records()[number % 4]["image"])
 
@@ -78,15 +82,78 @@ def test_tfrecord_is_what_tensorflow_reads(tmp_path):
 
 def test_npz_is_what_numpy_reads(tmp_path):
     with FORMATS["npz"].Writer(tmp_path / "shard.npz") as writer:
-        writer.write(records()[0])
+        for record in records():
+            writer.write(record)
     with np.load(tmp_path / "shard.npz", allow_pickle=False) as archive:
-        np.testing.assert_array_equal(archive["000000/image"], records()[0]["image"])
+        for number, record in enumerate(records()):
+            for field, array in record.items():
+                np.testing.assert_array_equal(archive[f"{number:06d}/{field}"], array)
 
 
-def test_a_short_tfrecord_is_an_error(tmp_path):
-    path = tmp_path / "shard.tfrecord"
-    with FORMATS["tfrecord"].Writer(path) as writer:
-        writer.write(records()[0])
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(InputError, match="shard.tfrecord: the record at byte 0 is cut short"):
-        FORMATS["tfrecord"].read(path, 0)
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_short_shard_is_an_error(tmp_path, name):
+    path = tmp_path / f"shard{FORMATS[name].SUFFIX}"
+    with FORMATS[name].Writer(path) as writer:
+        places = writer.write(records()[0])
+    path.write_bytes(path.read_bytes()[: places["image"][0] + 50])
+    with pytest.raises(InputError, match=f"{path.name}: 'image' at byte .* is cut short"):
+        arrays.read(path, places)
+
+
+def plan_and_journal(folder, plan=1, unchanged=lambda name, before: True):
+    return Journal(folder, {"plan": plan}, unchanged)
+
+
+def shard(folder, number, files=None):
+    path = folder / f"train-{number}.npz"
+    path.write_bytes(b"x" * (100 + number))
+    return {"file": path.name, "sha256": sha256(path), "samples": 2}, [{"name": "a"}, {"name": "b"}], files or {}
+
+
+def test_a_journal_keeps_whole_shards_and_removes_the_rest(tmp_path):
+    first = plan_and_journal(tmp_path)
+    for number in range(2):
+        first.add(*shard(tmp_path, number))
+    (tmp_path / "train-2.npz").write_bytes(b"half a shard")
+    again = plan_and_journal(tmp_path)
+    assert again.num_samples == 4
+    assert [line["shard"]["file"] for line in again.lines()] == ["train-0.npz", "train-1.npz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal.jsonl", "train-0.npz", "train-1.npz"]
+
+
+def break_shard(folder):
+    (folder / "train-1.npz").write_bytes(b"y" * 101)
+
+
+def tear_line(folder):
+    path = folder / "journal.jsonl"
+    path.write_text(path.read_text()[:-5])
+
+
+@pytest.mark.parametrize(
+    ("damage", "options", "kept"),
+    [
+        (break_shard, {}, 2),
+        (tear_line, {}, 2),
+        (lambda folder: None, {"plan": 2}, 0),
+        (lambda folder: None, {"unchanged": lambda name, before: name != "b.tif"}, 2),
+    ],
+)
+def test_a_journal_ends_before_what_is_not_whole(tmp_path, damage, options, kept):
+    first = plan_and_journal(tmp_path)
+    first.add(*shard(tmp_path, 0, {"a.tif": {}}))
+    first.add(*shard(tmp_path, 1, {"b.tif": {}}))
+    damage(tmp_path)
+    again = plan_and_journal(tmp_path, **options)
+    assert again.num_samples == kept and len(list(again.lines())) == kept // 2
+    assert len(list(tmp_path.glob("*.npz"))) == kept // 2
+
+
+def test_centres_lie_inside_their_objects():
+    labels = np.zeros((9, 9), np.int32)
+    labels[1:4, 1:4] = 7  # centroid (2, 2)
+    labels[5:9, 2:9] = 3
+    labels[5:8, 3:8] = 0  # a U: its centroid is in the hole, so a pixel of it nearby is taken
+    found = centres(labels, np.where(labels == 7, 2, 1))
+    assert found.tolist()[1] == [2, 2, 2] and labels[tuple(found[0, :2])] == 3 and found[0, 2] == 1
+    assert centres(np.zeros((4, 4), np.int32)).shape == (0, 3)

@@ -5,7 +5,7 @@ import tifffile
 
 from cellseg import experiment as experiments
 from cellseg import runs
-from cellseg.workflow import ensure_shards
+from cellseg.preparation import ensure_shards
 from pipelines.errors import InputError
 from pipelines.shards.manifest import Manifest
 from tests.datasets import discs, write_ctc, write_pairs
@@ -73,7 +73,7 @@ def test_frames_are_split_by_block_where_the_yaml_says_nothing(tmp_path, monkeyp
     monkeypatch.setenv("CELLSEG_DATA", str(tmp_path))
     write_ctc(tmp_path / "sequence", 20)
     data = {"source": "sequence", "layout": "ctc", "truth": "silver", "format": "npz", "shards": str(tmp_path / "out")}
-    experiment, folder = ensure_shards(experiments.check({"name": "x", "data": data}))
+    experiment, folder, _ = ensure_shards(experiments.check({"name": "x", "data": data}))
     assert experiment.split.by == "block" and experiment.split.gap == 2
     frames = {sample["split"]: [] for sample in Manifest.read(folder).samples}
     for sample in Manifest.read(folder).samples:
@@ -81,7 +81,7 @@ def test_frames_are_split_by_block_where_the_yaml_says_nothing(tmp_path, monkeyp
     assert max(frames["train"]) + 2 < min(frames["validation"])
     assert max(frames["validation"]) + 2 < min(frames["test"])
     (tmp_path / "sequence").rename(tmp_path / "gone")
-    again, _ = ensure_shards(experiments.check({"name": "x", "data": data}))
+    again, *_ = ensure_shards(experiments.check({"name": "x", "data": data}))
     assert again.split == experiment.split
 
 

@@ -1,0 +1,123 @@
+"""Preparation: the folder of shards that belongs to an experiment, made or found fit for use.
+
+Making it is the work of `pipelines.prepare`; what happens with the shards then is ordered in `cellseg.workflow`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cellseg.experiment import Experiment
+from pipelines.errors import InputError
+from pipelines.prepare import Progress, Summary, prepare
+from pipelines.provenance import changes
+from pipelines.shards.manifest import NAME as MANIFEST
+from pipelines.shards.manifest import Manifest
+from pipelines.sources.several import root
+
+FRAME_GAP = 2  # frames left out between blocks where the YAML says nothing
+
+
+class Prepared(NamedTuple):
+    """A folder of shards that may be used: the experiment with its kind of split settled, the folder, its content."""
+
+    experiment: Experiment
+    folder: Path
+    summary: Summary
+
+
+def ensure_shards(
+    experiment: Experiment,
+    *,
+    overwrite: bool = False,
+    anew: bool = False,
+    workers: int = 1,
+    progress: Progress = lambda items, total: items,
+) -> Prepared:
+    """The experiment's folder of shards, prepared if it is not there.
+
+    Args:
+        experiment: Its data and split sections are read.
+        overwrite: Prepare again where the shards are damaged, of another configuration or of other raw files.
+        anew: Prepare again in any case (with `overwrite`), or refuse a folder that is there (without).
+        workers: Processes that read images.
+        progress: Wraps an iterable of known length, to draw a bar.
+
+    Returns:
+        The experiment with its kind of split settled, the folder, and what is in it.
+
+    Raises:
+        InputError: what is there may not be used and `overwrite` is not set, or the data is bad.
+    """
+    folder = experiment.shards()
+    experiment = _settled(experiment, folder)
+    if (folder / MANIFEST).is_file() and not anew:
+        try:
+            return Prepared(experiment, folder, _check_shards(experiment, folder))
+        except InputError:
+            if not overwrite:
+                raise
+    summary = prepare(
+        experiment.sources(),
+        folder,
+        config=experiment.data_config(),
+        options=experiment.data.options(),
+        table=experiment.split_table(),
+        name=experiment.name,
+        seed=experiment.seed,
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return Prepared(experiment, folder, summary)
+
+
+def _settled(experiment: Experiment, folder: Path) -> Experiment:
+    """Choose the kind of split where the YAML leaves it open: neighbouring frames must not lie in two splits."""
+    if experiment.split.by is not None:
+        return experiment
+    if experiment.split.file is not None:
+        update: dict = {"by": "csv"}
+    elif (folder / MANIFEST).is_file() and not source_there(experiment):
+        stored = Manifest.read(folder).config["split"]
+        update = {"by": stored["by"], "gap": stored["gap"]}
+    else:
+        items = experiment.items()
+        framed = any(item.frame is not None for item in items)
+        published = {"train", "test"} <= {item.published for item in items}
+        by = "published" if published else "block" if framed else "image"
+        update = {"by": by, "gap": max(experiment.split.gap, FRAME_GAP) if framed else experiment.split.gap}
+    return experiment.model_copy(update={"split": experiment.split.model_copy(update=update)})
+
+
+def _check_shards(experiment: Experiment, folder: Path) -> Summary:
+    """What is in the folder.
+
+    Raises:
+        InputError: The shards are damaged, of another configuration or of raw files that have changed.
+    """
+    manifest = Manifest.read(folder)
+    manifest.check_config(experiment.data_config(), folder)
+    manifest.verify(folder)
+    summary = Summary({name: len(of) for name, of in manifest.splits.items()}, len(manifest.shards), manifest.advice)
+    if not source_there(experiment):  # the shards are enough to train
+        return summary
+    different = changes(manifest.files, experiment.items(), root(experiment.sources()))
+    if different:
+        raise InputError(
+            f"The raw data in {_listed(experiment.sources())} is not what the shards in {folder} were made "
+            f"from ({different}). Pass --overwrite to prepare them again, or set data.shards to another folder."
+        )
+    return summary
+
+
+def source_there(experiment: Experiment) -> bool:
+    """Whether the raw data is here; shards are enough to train."""
+    try:
+        return bool(experiment.sources())
+    except FileNotFoundError:
+        return False
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths))

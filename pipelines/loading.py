@@ -1,0 +1,138 @@
+"""Loading: items to samples that are ready to be stored, by several processes, the training ones also augmented.
+
+What a layout's files are is known by `pipelines.sources`; writing is the business of `pipelines.shards`.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import json
+import multiprocessing
+import signal
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.augment import MAPS, Augmenter
+from pipelines.errors import InputError
+from pipelines.images import contrast_limits, stretch_contrast, to_channels
+from pipelines.provenance import fingerprint, relative
+from pipelines.sample import Item, Sample
+from pipelines.shards.manifest import pixels_hash
+from pipelines.shards.record import Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One sample to make: an item as it is (copy 0), or its n-th augmented copy."""
+
+    item: Item
+    split: str
+    copy: int = 0
+
+
+def tasks(used: Sequence[tuple[Item, str]], expand: int | None) -> list[Task]:
+    """What to load: every item, and augmented copies of the training items until there are `expand` of them.
+
+    Args:
+        used: Items with their split, in the order of the shards.
+        expand: Number of training samples, originals included; None = no copies.
+
+    Raises:
+        InputError: there are more training items than `expand` already.
+    """
+    originals = [item for item, split in used if split == "train"]
+    if expand is None:
+        return [Task(item, split) for item, split in used]
+    if expand < len(originals):
+        raise InputError(
+            f"data.expand is {expand}, but the training split holds {len(originals)} images already. Give a larger "
+            "number, or leave data.expand out."
+        )
+    every, more = divmod(expand - len(originals), len(originals))
+    rank = {item.name: number for number, item in enumerate(originals)}
+    return [
+        Task(item, split, copy)
+        for item, split in used
+        for copy in range(1 + (every + (rank[item.name] < more) if split == "train" else 0))
+    ]
+
+
+def load(task: Task, *, data: Mapping[str, Any], expansion: Mapping[str, Any] | None, root: Path) -> Loaded:
+    """Read one sample.
+
+    Args:
+        task: Which.
+        data: The experiment's data section: channels, contrast, spacing_um and interval_s are read.
+        expansion: How copies are made: {"augment": steps of an `Augmenter`, "seed": int}.
+        root: What the raw files are named relative to.
+
+    Raises:
+        InputError: whatever is wrong with the files.
+    """
+    sample = task.item.load()
+    spacing = data["spacing_um"]
+    sample = replace(
+        sample,
+        image=to_channels(sample.image, data["channels"]),
+        spacing_um=(spacing[0], spacing[1]) if spacing else sample.spacing_um,
+        interval_s=data["interval_s"] or sample.interval_s,
+    )
+    if sample.labels is None:
+        raise InputError(f"{sample.name} has no labels; training needs them.")
+    limits = contrast_limits(sample.image, *data["contrast"])
+    if task.copy:
+        assert expansion is not None
+        sample = augmented(sample, limits, task.copy, steps=expansion["augment"], seed=expansion["seed"])
+    files = {relative(file, root): fingerprint(file) for file in task.item.files}
+    return Loaded(sample, limits, pixels_hash(sample.image), files)
+
+
+def augmented(
+    sample: Sample, limits: tuple[float, float], copy: int, *, steps: Sequence[Mapping[str, Any]], seed: int
+) -> Sample:
+    """The `copy`-th augmented copy of a sample, named `NAME+0001`; the same for the same seed, name and number.
+
+    The transforms see the image in [0, 1], as in training; the answer is brought back to the file's grey values and
+    dtype, clipped to its contrast limits.
+    """
+    rng = np.random.default_rng([seed, copy, zlib.crc32(sample.name.encode())])
+    image = stretch_contrast(sample.image, limits=limits)
+    maps: dict[str, Any] = {name: getattr(sample, name) for name in MAPS if getattr(sample, name) is not None}
+    image, moved = _augmenter(json.dumps(list(steps)))(image, maps, rng=rng)
+    changes: dict[str, Any] = {**moved}
+    low, high = limits
+    grey = np.clip(image, 0, 1) * (high - low) + low
+    grey = np.rint(grey) if sample.image.dtype.kind == "u" else grey
+    return replace(sample, image=grey.astype(sample.image.dtype), name=f"{sample.name}+{copy:04d}", **changes)
+
+
+@functools.lru_cache(maxsize=1)
+def _augmenter(steps: str) -> Augmenter:
+    return Augmenter(json.loads(steps))
+
+
+def loaded(wanted: Sequence[Task], load: Callable[[Task], Loaded], workers: int) -> Iterator[Loaded]:
+    """Each task's sample, in order; with several workers, at most a few samples wait in memory."""
+    if workers <= 1:
+        yield from map(load, wanted)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads can hang
+    # Ctrl-C is the main process' business; a worker would only print a traceback.
+    quiet = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=quiet) as pool:
+        waiting: collections.deque = collections.deque()
+        try:
+            for task in wanted:
+                waiting.append(pool.submit(load, task))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
