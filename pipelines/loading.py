@@ -22,7 +22,7 @@ from pipelines.errors import InputError
 from pipelines.images import contrast_limits, stretch_contrast, to_channels
 from pipelines.provenance import fingerprint, relative
 from pipelines.sample import Item, Sample
-from pipelines.shards.manifest import pixels_hash
+from pipelines.shards.manifest import SPLITS, pixels_hash
 from pipelines.shards.record import Loaded
 
 
@@ -35,31 +35,37 @@ class Task:
     copy: int = 0
 
 
-def tasks(used: Sequence[tuple[Item, str]], expand: int | None) -> list[Task]:
-    """What to load: every item, and augmented copies of the training items until there are `expand` of them.
+def tasks(items: Sequence[Item], splits: Mapping[str, str | None], expand: int | None) -> list[Task]:
+    """What to load: every item of a split, and augmented copies of the training items until there are `expand`.
 
     Args:
-        used: Items with their split, in the order of the shards.
+        items: What a source found.
+        splits: Item name -> split, or None.
         expand: Number of training samples, originals included; None = no copies.
+
+    Returns:
+        The tasks split by split, copies behind their original.
 
     Raises:
         InputError: there are more training items than `expand` already.
     """
-    originals = [item for item, split in used if split == "train"]
-    if expand is None:
-        return [Task(item, split) for item, split in used]
-    if expand < len(originals):
-        raise InputError(
-            f"data.expand is {expand}, but the training split holds {len(originals)} images already. Give a larger "
-            "number, or leave data.expand out."
-        )
-    every, more = divmod(expand - len(originals), len(originals))
-    rank = {item.name: number for number, item in enumerate(originals)}
-    return [
-        Task(item, split, copy)
-        for item, split in used
-        for copy in range(1 + (every + (rank[item.name] < more) if split == "train" else 0))
-    ]
+    originals = sum(splits[item.name] == "train" for item in items)
+    every, more = 0, 0
+    if expand is not None:
+        if expand < originals:
+            raise InputError(
+                f"data.expand is {expand}, but the training split holds {originals} images already. Give a larger "
+                "number, or leave data.expand out."
+            )
+        every, more = divmod(expand - originals, originals)
+    found, rank = [], 0
+    for split in SPLITS:
+        for item in items:
+            if splits[item.name] == split:
+                copies = every + (rank < more) if split == "train" else 0
+                rank += split == "train"
+                found += [Task(item, split, copy) for copy in range(1 + copies)]
+    return found
 
 
 def load(task: Task, *, data: Mapping[str, Any], expansion: Mapping[str, Any] | None, root: Path) -> Loaded:

@@ -83,12 +83,11 @@ def prepare(
     base = root(sources)
     items = find_all(SOURCES[data["layout"]], sources, options)
     splits = _assign(items, config["split"], table)
-    used = [(item, split) for split in manifest.SPLITS for item in items if splits[item.name] == split]
-    wanted = tasks(used, data.get("expand"))
+    wanted = tasks(items, splits, data.get("expand"))
     plan = {
         "config": manifest.config_hash(dict(config)),
         "version": manifest.VERSION,
-        "tasks": journal.digest([(task.item.name, task.split, task.copy) for task in wanted]),
+        "tasks": journal.digest((task.item.name, task.split, task.copy) for task in wanted),
     }
     view = _View(splits)
     with whole_folder(out, marker=manifest.NAME, overwrite=overwrite, keep=journal.NAME) as folder:
@@ -102,7 +101,7 @@ def prepare(
             for task, one in zip(progress(todo, len(todo)), loaded(todo, read, workers), strict=True):
                 view.add(task, one)
                 shards.write(one, task.split)
-        check_duplicates(view.splits, view.hashes)
+        check_duplicates(splits, view.hashes)
         view.draw(folder / PREVIEW)
         statistics = {split: view.statistics[split].result() for split in manifest.SPLITS}
         classes = CLASSES.get(data["layout"], ()) if view.has_classes else ()
@@ -139,7 +138,6 @@ class _View:
 
     def __init__(self, splits: Mapping[str, str | None]):
         self.statistics = {split: Statistics() for split in manifest.SPLITS}
-        self.splits: dict[str, str] = {}
         self.hashes: dict[str, str] = {}
         self.smallest, self.largest, self.channels = np.iinfo(int).max, 0, 0
         self.has_classes = False
@@ -162,7 +160,7 @@ class _View:
         self.statistics[task.split].add(one.sample, one.contrast)
         # Two empty frames are equal, but nothing can be learned from one about the other.
         if one.contrast[0] < one.contrast[1]:
-            self.splits[one.sample.name], self.hashes[one.sample.name] = task.split, one.sha256
+            self.hashes[task.item.name] = one.sha256[:32]
         if one.sample.name in self._wanted:
             self._kept.append(one)
 
@@ -207,7 +205,7 @@ def _assign(items: Sequence[Item], split: Mapping[str, Any], table: Path | None)
         # A stack or sequence stays in one split, since its pages are nearly the same picture, and so do copies of one
         # file; a copy in another file format is found after reading, and refused.
         groups = {
-            item.name: sha256(item.files[0]) if item.frame is None else f"source {item.source}"
+            item.name: sha256(item.files[0])[:32] if item.frame is None else f"source {item.source}"
             for item in items
             if item.files
         }

@@ -14,18 +14,18 @@ from pipelines.sample import Item
 SHOWN = 3
 
 
-def fingerprint(file: Path) -> dict:
+def fingerprint(file: Path | str) -> dict:
     """Size, time of change and SHA-256 of a file. A stack that many items share is read once a process."""
-    status = file.stat()
+    status = os.stat(file)
     return _fingerprint(file, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)
-def _fingerprint(file: Path, size: int, mtime_ns: int) -> dict:
+def _fingerprint(file: Path | str, size: int, mtime_ns: int) -> dict:
     return {"size": size, "mtime_ns": mtime_ns, "sha256": sha256(file)}
 
 
-def unchanged(file: Path, before: Mapping) -> bool:
+def unchanged(file: Path | str, before: Mapping) -> bool:
     """Whether a file is there and still as in a fingerprint; it is read only if its time has changed."""
     try:
         return not _differs(file, before)
@@ -49,16 +49,16 @@ def changes(before: Mapping[str, dict], items: Iterable[Item], source: Path) -> 
     return "; ".join(f"{what}: {_few(names)}" for what, names in parts.items() if names)
 
 
-def _differs(file: Path, before: Mapping) -> bool:
-    status = file.stat()
+def _differs(file: Path | str, before: Mapping) -> bool:
+    status = os.stat(file)
     if status.st_size != before["size"]:
         return True
     return status.st_mtime_ns != before["mtime_ns"] and sha256(file) != before["sha256"]
 
 
-def relative(file: Path, source: Path) -> str:
+def relative(file: Path | str, source: Path) -> str:
     """Path of a raw file as the manifest writes it: relative to the data set."""
-    return Path(os.path.relpath(file.resolve(), source.resolve())).as_posix()
+    return Path(os.path.relpath(os.path.realpath(file), source.resolve())).as_posix()
 
 
 def _few(names: list[str]) -> str:

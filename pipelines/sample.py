@@ -4,7 +4,7 @@ Reading files is the work of `pipelines.images` and `pipelines.sources`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +75,7 @@ class Sample:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image that a source has found but not read: its place in the data set is known before its pixels.
 
@@ -83,7 +83,7 @@ class Item:
         name, source, frame: As in `Sample`.
         load: Reads the files and returns the `Sample`. Picklable (a `functools.partial` of a module-level
             function), so that worker processes can run it.
-        files: What `load` reads, for messages and to notice changes.
+        files: What `load` reads, for messages and to notice changes. As text they take a fifth of the memory.
         published: "train" or "test" where the data set itself says so, else "".
         stratum: Class of the whole image, by which a split by image is stratified; "" = none.
         group: Images of one group (a patient, for example) never lie in two splits by image; "" = none.
@@ -93,7 +93,7 @@ class Item:
     load: Callable[[], Sample]
     source: str = ""
     frame: int | None = None
-    files: tuple[Path, ...] = field(default=())
+    files: tuple[Path | str, ...] = ()
     published: str = ""
     stratum: str = ""
     group: str = ""

@@ -6,7 +6,7 @@ The manifest of the finished folder is the business of `pipelines.shards.manifes
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pipelines.files import sha256
@@ -77,7 +77,7 @@ class Journal:
             yield line
 
 
-def digest(values: Sequence) -> str:
+def digest(values: Iterable) -> str:
     """Hash of a list that may be long, for a plan."""
     total = hashlib.sha256()
     for value in values:

@@ -42,7 +42,7 @@ def find(source: Path | str, *, kind: str = "all") -> list[Item]:
         raise InputError(f"{root} holds no folder. The layout 'dsb2018' has ID/images/ID.png and ID/masks/*.png in it.")
     items = [_item(folder) for folder in folders]
     if kind != "all":
-        fluorescent = {item.name for item in items if is_fluorescence(_read_image(next(iter(item.files))))}
+        fluorescent = {item.name for item in items if is_fluorescence(_read_image(Path(item.files[0])))}
         items = [item for item in items if (item.name in fluorescent) == (kind == "fluorescence")]
     if not items:
         raise InputError(f"None of the {len(folders)} images in {root} is of kind '{kind}'.")

@@ -3,7 +3,9 @@
 Data sets with their own folder trees have readers of their own beside this one.
 """
 
+import os
 import re
+from collections.abc import Set
 from functools import partial
 from pathlib import Path
 
@@ -60,7 +62,8 @@ def find(
     if series:
         return _series_items(matched, source.resolve().name)
     items = [item for stem, files in matched.items() for item in _items(stem, *files)]
-    return sorted(items, key=lambda item: item.name)
+    items.sort(key=lambda item: item.name)
+    return items
 
 
 def labels_of_mask(labels: np.ndarray) -> np.ndarray:
@@ -83,7 +86,7 @@ def labels_of_mask(labels: np.ndarray) -> np.ndarray:
     return labels if highest == 1 and number == 1 else components.astype(np.int32)
 
 
-def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
+def check_not_wrapped(labels: np.ndarray, path: Path | str) -> None:
     """Raise InputError if more cells were stored than the file's ids can number.
 
     The sign is that every id that 8 (or 16) bits offer is in use and some of them stand for several pieces: numbering
@@ -104,7 +107,12 @@ def check_not_wrapped(labels: np.ndarray, path: Path) -> None:
 
 
 def load(
-    image_file: Path, label_file: Path, name: str, page: int | None, source: str = "", frame: int | None = None
+    image_file: Path | str,
+    label_file: Path | str,
+    name: str,
+    page: int | None,
+    source: str = "",
+    frame: int | None = None,
 ) -> Sample:
     """Read one pair; `page` is the page of two stacks, None for files of one page."""
     if page is None:
@@ -141,16 +149,16 @@ def _default_labels(source: Path) -> Path:
     return found[0]
 
 
-def _match(image_folder: Path, label_folder: Path) -> dict[str, tuple[Path, Path]]:
-    image_files = _by_stem(images.image_files(image_folder), ())
-    label_files = _by_stem(images.image_files(label_folder), tuple(image_files))
-    alone = [stem for stem in image_files if stem not in label_files]
-    unwanted = [path.name for stem, path in label_files.items() if stem not in image_files]
+def _match(image_folder: Path, label_folder: Path) -> dict[str, tuple[str, str]]:
+    """Paths by stem, as text: most large data sets have this layout, and a `Path` weighs five times as much."""
+    image_files = _by_stem(image_folder, set())
+    label_files = _by_stem(label_folder, image_files.keys())
+    alone = [name for stem, name in image_files.items() if stem not in label_files]
+    unwanted = [name for stem, name in label_files.items() if stem not in image_files]
     if alone or unwanted:
         sides = []
         if alone:
-            names = [image_files[stem].name for stem in alone]
-            sides.append(f"{len(names)} of {len(image_files)} images have no labels in {label_folder}: {_few(names)}")
+            sides.append(f"{len(alone)} of {len(image_files)} images have no labels in {label_folder}: {_few(alone)}")
         if unwanted:
             sides.append(
                 f"{len(unwanted)} of {len(label_files)} label files have no image in {image_folder}: {_few(unwanted)}"
@@ -159,24 +167,25 @@ def _match(image_folder: Path, label_folder: Path) -> dict[str, tuple[Path, Path
             f"{'; '.join(sides)}. An image and its labels have the same name, the labels' optionally ending in "
             "_mask or _label. Add the missing files, or move the others away."
         )
-    return {stem: (path, label_files[stem]) for stem, path in image_files.items()}
+    return {
+        stem: (os.path.join(image_folder, name), os.path.join(label_folder, label_files[stem]))
+        for stem, name in image_files.items()
+    }
 
 
-def _by_stem(files: list[Path], stems: tuple[str, ...]) -> dict[str, Path]:
-    """Files by stem; a suffix such as _mask is taken off where the stem is not one of `stems` as it stands."""
-    found: dict[str, Path] = {}
-    known = set(stems)
-    for path in files:
+def _by_stem(folder: Path, known: Set[str]) -> dict[str, str]:
+    """Names of files by stem; a suffix such as _mask is taken off where the stem is not a known one as it stands."""
+    found: dict[str, str] = {}
+    for name in images.image_names(folder):
+        stem = os.path.splitext(name)[0]
         # a.ome.tif is an OME-TIFF called "a"; its labels are often written as plain a.tif.
-        stem = path.stem[:-4] if path.stem.lower().endswith(".ome") else path.stem
+        stem = stem[:-4] if stem.lower().endswith(".ome") else stem
         suffix = next((end for end in LABEL_SUFFIXES if stem.endswith(end)), "")
         if known and stem not in known and suffix:
             stem = stem.removesuffix(suffix)
         if stem in found:
-            raise InputError(
-                f"{found[stem].name} and {path.name} in {path.parent} are both for '{stem}'. Keep one of them there."
-            )
-        found[stem] = path
+            raise InputError(f"{found[stem]} and {name} in {folder} are both for '{stem}'. Keep one of them there.")
+        found[stem] = name
     return found
 
 
@@ -184,7 +193,7 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
-def _items(stem: str, image_file: Path, label_file: Path) -> list[Item]:
+def _items(stem: str, image_file: str, label_file: str) -> list[Item]:
     files = (image_file, label_file)
     pages = _checked_pages(*files)
     if pages == 1:
@@ -197,8 +206,8 @@ def _items(stem: str, image_file: Path, label_file: Path) -> list[Item]:
     ]
 
 
-def _series_items(matched: dict[str, tuple[Path, Path]], folder: str) -> list[Item]:
-    frames: dict[tuple[str, int], tuple[Path, Path]] = {}
+def _series_items(matched: dict[str, tuple[str, str]], folder: str) -> list[Item]:
+    frames: dict[tuple[str, int], tuple[str, str]] = {}
     for stem, files in matched.items():
         match = re.fullmatch(r"(.*?)(\d+)", stem)
         if not match:
@@ -233,7 +242,7 @@ def _series_items(matched: dict[str, tuple[Path, Path]], folder: str) -> list[It
     return items
 
 
-def _checked_pages(image_file: Path, label_file: Path) -> int:
+def _checked_pages(image_file: str, label_file: str) -> int:
     """Number of pages of an image file, which is that of its labels."""
     pages, label_pages = images.count_pages(image_file), images.count_pages(label_file)
     if pages != label_pages:

@@ -30,7 +30,7 @@ def test_same_stem_whatever_type_and_suffix(tmp_path, image_name, label_name):
     save(tmp_path / "labels" / label_name, LABELS)
     (item,) = SOURCES["pairs"](tmp_path)
     assert (item.name, item.source, item.frame) == ("a", "", None)
-    assert item.files == (tmp_path / "images" / image_name, tmp_path / "labels" / label_name)
+    assert item.files == (str(tmp_path / "images" / image_name), str(tmp_path / "labels" / label_name))
     sample = pickle.loads(pickle.dumps(item)).load()
     assert sample.name == "a"
     assert np.array_equal(sample.image[..., 0], IMAGE)
@@ -234,7 +234,7 @@ def test_numbered_files_are_frames_of_a_series(tmp_path):
     sample = pickle.loads(pickle.dumps(items[1])).load()
     assert (sample.name, sample.source, sample.frame) == ("b/010", "b", 10)
     assert (sample.image[0, 0, 0], sample.labels[0, 0]) == (0, 1)
-    assert items[1].files == (tmp_path / "images" / "b-10.png", tmp_path / "labels" / "b-10.png")
+    assert items[1].files == (str(tmp_path / "images" / "b-10.png"), str(tmp_path / "labels" / "b-10.png"))
     # Without the option every file stands for itself.
     assert [(item.name, item.source, item.frame) for item in find(tmp_path)][-1] == ("well 3_007", "", None)
 
