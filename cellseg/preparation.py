@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from cellseg.experiment import Experiment
+from cellseg.named import check_options, weight_map_function
+from pipelines.augment import Augmenter
 from pipelines.errors import InputError
 from pipelines.prepare import Progress, Summary, prepare
 from pipelines.provenance import changes
 from pipelines.shards.manifest import NAME as MANIFEST
 from pipelines.shards.manifest import Manifest
 from pipelines.sources.several import root
+from pipelines.targets import TARGETS
 
 FRAME_GAP = 2  # frames left out between blocks where the YAML says nothing
 
@@ -24,6 +29,49 @@ class Prepared(NamedTuple):
     experiment: Experiment
     folder: Path
     summary: Summary
+
+
+def check_sections(experiment: Experiment) -> None:
+    """Check the target, augment and weight_map sections before any work is done. Raises InputError."""
+    named = {"name": experiment.target} if isinstance(experiment.target, str) else experiment.target
+    options = check_options(TARGETS, named, key="target", given=("num_classes",))
+    if options.get("width", 1) < 1:
+        raise InputError(f"target.width must be at least 1 pixel, got {options['width']}.")
+    if experiment.data.expand is not None and not experiment.augment:
+        raise InputError(
+            "data.expand adds augmented copies, but the augment section is empty: they would be copies of the images "
+            "as they are. Give augment some steps, or leave data.expand out."
+        )
+    _check_augmentation(experiment)
+    weight_map = weight_map_function(experiment.weight_map)
+    if weight_map is not None:
+        try:
+            weight_map(np.zeros((8, 8), np.int32))
+        except ValueError as error:
+            raise InputError(f"weight_map: {error}") from error
+
+
+def _check_augmentation(experiment: Experiment) -> None:
+    patch = experiment.train.patch
+    augmenter = Augmenter(experiment.augment)
+
+    def answer(side: int, channels: int = 1) -> tuple[int, ...]:
+        image, labels = np.zeros((side, side, channels), np.float32), np.zeros((side, side), np.int32)
+        try:
+            return augmenter(image, {"labels": labels}, rng=np.random.default_rng(0))[0].shape[:2]
+        except InputError:
+            if channels == 3:
+                raise
+            return answer(side, channels=3)  # some transforms are for colours alone, and these may be there
+
+    if not augmenter.resizes:
+        answer(min(patch, 64))
+    # What depends on the size of the images is tried when that is known (`pipelines.dataset`).
+    elif (size := answer(2 * patch)) == answer(3 * patch) != (patch, patch):
+        raise InputError(
+            f"augment: the steps make {size[0]}x{size[1]} pixels of any image, but train.patch is {patch}. End them "
+            f"with a crop or resize to {patch}x{patch}, or set train.patch."
+        )
 
 
 def ensure_shards(
@@ -49,6 +97,7 @@ def ensure_shards(
     Raises:
         InputError: what is there may not be used and `overwrite` is not set, or the data is bad.
     """
+    check_sections(experiment)
     folder = experiment.shards()
     experiment = _settled(experiment, folder)
     if (folder / MANIFEST).is_file() and not anew:

@@ -18,13 +18,13 @@ from cellseg.losses import LOSSES
 from cellseg.models import MODELS
 from cellseg.models.unet import check_size, output_size
 from cellseg.named import build, check_options, weight_map_function
+from cellseg.preparation import check_sections
 from cellseg.runs import HISTORY, MODEL
 from cellseg.streams import stream
-from pipelines.augment import Augmenter
 from pipelines.dataset import Batches, ShardReader
-from pipelines.errors import InputError, nearest
+from pipelines.errors import InputError
 from pipelines.files import whole_file
-from pipelines.targets import TARGETS, num_outputs
+from pipelines.targets import num_outputs
 
 TRAINABLE = ("foreground",)
 GIVEN = ("input_shape", "outputs", "output_bias")  # set by the program, not by the YAML
@@ -81,7 +81,13 @@ def seed(value: int) -> None:
 
 def check(experiment: Experiment) -> None:
     """Check every named section and the patch before any work is done. Raises InputError."""
-    _check_target(experiment)
+    check_sections(experiment)
+    target = experiment.target if isinstance(experiment.target, str) else experiment.target["name"]
+    if target not in TRAINABLE:
+        raise InputError(
+            f"target: '{target}' can be prepared and looked at (cellseg-prepare --show), but no network is "
+            f"trained on it yet. Train on: {', '.join(TRAINABLE)}."
+        )
     build(LOSSES, experiment.loss, key="loss")
     patch_output(experiment)
     network_for(experiment, channels=1, foreground_fraction=None)
@@ -92,52 +98,6 @@ def check(experiment: Experiment) -> None:
         )
     # The rest shows what it does not accept on a blank patch, and not after an hour of training.
     instances_function(experiment)(np.zeros((8, 8), np.float32), threshold=0.5)
-    _try_patch(experiment)
-
-
-def _check_target(experiment: Experiment) -> None:
-    named = {"name": experiment.target} if isinstance(experiment.target, str) else experiment.target
-    if named.get("name") not in TARGETS:
-        raise InputError(
-            f"target: '{named.get('name')}' is not known.{nearest(str(named.get('name')), TARGETS)} "
-            f"Known: {', '.join(TARGETS)}."
-        )
-    if named["name"] not in TRAINABLE:
-        raise InputError(
-            f"target: '{named['name']}' can be prepared and looked at (cellseg-prepare --show), but no network is "
-            f"trained on it yet. Train on: {', '.join(TRAINABLE)}."
-        )
-    check_options(TARGETS, named, key="target", given=("num_classes",))
-
-
-def _try_patch(experiment: Experiment) -> None:
-    patch = experiment.train.patch
-    augmenter = Augmenter(experiment.augment)
-
-    def answer(side: int, channels: int = 1) -> tuple[int, ...]:
-        image, labels = np.zeros((side, side, channels), np.float32), np.zeros((side, side), np.int32)
-        try:
-            return augmenter(image, {"labels": labels}, rng=np.random.default_rng(0))[0].shape[:2]
-        except InputError:
-            if channels == 3:
-                raise
-            return answer(side, channels=3)  # some transforms are for colours alone, and these may be there
-
-    if not augmenter.resizes:
-        answer(min(patch, 64))
-    # What depends on the size of the images is tried when that is known (`pipelines.dataset`).
-    elif (size := answer(2 * patch)) == answer(3 * patch) != (patch, patch):
-        raise InputError(
-            f"augment: the steps make {size[0]}x{size[1]} pixels of any image, but train.patch is {patch}. End them "
-            f"with a crop or resize to {patch}x{patch}, or set train.patch."
-        )
-    labels = np.zeros((min(patch, 64),) * 2, np.int32)
-    weight_map = weight_map_function(experiment.weight_map)
-    if weight_map is not None:
-        try:
-            weight_map(labels)
-        except ValueError as error:
-            raise InputError(f"weight_map: {error}") from error
 
 
 def patch_output(experiment: Experiment) -> int:
@@ -226,14 +186,19 @@ def fit(
         lambda: map(_validation_image, reader.split("validation")),
         lambda image: predictor.probability(image.image, limits=image.limits)[..., 0],
     )
-    trainer.fit(
-        stream(batches),
-        epochs=train.epochs,
-        steps_per_epoch=steps,
-        verbose=0,
-        shuffle=False,
-        callbacks=_callbacks(experiment, validation, work, tensorboard, warnings, steps),
-    )
+    try:
+        trainer.fit(
+            stream(batches),
+            epochs=train.epochs,
+            steps_per_epoch=steps,
+            verbose=0,
+            shuffle=False,
+            callbacks=_callbacks(experiment, validation, work, tensorboard, warnings, steps),
+        )
+    except Exception as error:
+        if batches.failure is not None:  # TensorFlow has wrapped it
+            raise batches.failure from error
+        raise
 
 
 def _callbacks(

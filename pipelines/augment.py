@@ -7,6 +7,7 @@ What steps there are, and which are refused, stands in `pipelines.transforms`; c
 import collections
 import contextlib
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -77,6 +78,18 @@ class Augmenter:
         return np.ascontiguousarray(image), {
             name: np.ascontiguousarray(widen[name](array)) for name, array in narrow.items()
         }
+
+    def check(self, channels: int) -> None:
+        """Try every step, whatever its probability, on an image of this many channels. Raises InputError."""
+        image, labels = np.full((64, 64, channels), 0.5, np.float32), np.zeros((64, 64), np.uint8)
+        for step in self._steps:
+            if isinstance(step.transform, Elastic) or step.resizes:
+                continue
+            trial = step.copy()
+            trial.transform.p = 1.0
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _applied(trial, image, {"labels": labels}, (np.random.default_rng(0), random.Random(0)))
 
     @contextlib.contextmanager
     def _own_steps(self) -> Iterator[list[Step]]:

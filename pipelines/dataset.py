@@ -14,7 +14,7 @@ import numpy as np
 
 from pipelines.allocator import aligned, keep_freed_memory
 from pipelines.augment import MAPS, Augmenter
-from pipelines.errors import InputError
+from pipelines.errors import InputError, nearest
 from pipelines.images import stretch_contrast
 from pipelines.shards import arrays
 from pipelines.shards.manifest import Manifest
@@ -90,8 +90,12 @@ class Batches:
         minimum_range: Least contrast range by dtype, see `minimum_ranges`.
         seed: Same seed, same batches.
 
+    Attributes:
+        failure: What was wrong with the images or steps, if making a batch has failed.
+
     Raises:
-        InputError: no training sample, or an image smaller than the patch.
+        InputError: no training sample, an image smaller than the patch, an unknown target, a step that does not work
+            on these images.
     """
 
     def __init__(
@@ -117,11 +121,18 @@ class Batches:
         self._weight_map = weight_map
         self._minimum_range = minimum_range or {}
         options = {"name": target} if isinstance(target, str) else dict(target)
-        name = options.pop("name")
+        name = options.pop("name", None)
+        if name not in TARGETS:
+            raise InputError(
+                f"target: '{name}' is not known.{nearest(str(name), TARGETS)} Known: {', '.join(TARGETS)}."
+            )
+        if name == "classes" and not reader.manifest.classes:
+            raise InputError("target: classes, but the images of this data set have no classes. Use foreground.")
         if name == "classes":
             options["num_classes"] = len(reader.manifest.classes)
         self._target: Callable = functools.partial(TARGETS[name], **options)
         self._order = functools.lru_cache(maxsize=4)(self._order_of)
+        self.failure: InputError | None = None
         self._check()
         inner = (batch_size, self._output, self._output)
         self.shapes = (
@@ -145,7 +156,11 @@ class Batches:
         """
         image, target, weight_map = (aligned(shape) for shape in self.shapes)
         for place in range(self._batch_size):
-            patch = self.patch(*self._drawn(step * self._batch_size + place))
+            try:
+                patch = self.patch(*self._drawn(step * self._batch_size + place))
+            except InputError as error:
+                self.failure = error  # TensorFlow would report it as an error of its own
+                raise
             image[place], target[place], weight_map[place] = patch["image"], patch["target"], patch["weight_map"]
         return image, target, weight_map
 
@@ -229,6 +244,12 @@ class Batches:
     def _check(self) -> None:
         if not self._samples:
             raise InputError("The training split holds no image.")
+        if not (0 < self._output <= self._patch and (self._patch - self._output) % 2 == 0 and self._batch_size > 0):
+            raise InputError(
+                f"A patch of {self._patch} px, a target of {self._output} px and {self._batch_size} patches a batch do "
+                "not go together: the target lies in the middle of the patch, and a batch holds at least one."
+            )
+        self._augment.check(self._reader.manifest.channels)
         if not self._augment.resizes:
             check_patch(self._samples, self._output)
             return
@@ -240,8 +261,9 @@ class Batches:
         for sample in (min(self._samples, key=_area), max(self._samples, key=_area)):
             blank = np.zeros(sample["shape"], np.float32)
             labels = np.zeros(sample["shape"][:2], np.int32)
-            image, _ = self._augment(blank, {"labels": labels}, rng=np.random.default_rng(0))
-            self._check_answer(sample, image)
+            for seed in range(16):  # a step that is applied at times only must not change what comes out
+                image, _ = self._augment(blank, {"labels": labels}, rng=np.random.default_rng(seed))
+                self._check_answer(sample, image)
 
     def _check_answer(self, sample: dict, image: np.ndarray) -> None:
         if image.shape[:2] != (self._patch, self._patch):

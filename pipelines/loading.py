@@ -8,7 +8,10 @@ import concurrent.futures
 import functools
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,15 +125,27 @@ def _augmenter(steps: str) -> Augmenter:
     return Augmenter(json.loads(steps))
 
 
+def _start_worker() -> None:
+    # Ctrl-C is the main process' business; a worker would only print a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        # A parent that was killed tells nobody, and its workers would wait for ever.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
 def loaded(wanted: Sequence[Task], load: Callable[[Task], Loaded], workers: int) -> Iterator[Loaded]:
     """Each task's sample, in order; with several workers, at most a few samples wait in memory."""
     if workers <= 1:
         yield from map(load, wanted)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads can hang
-    # Ctrl-C is the main process' business; a worker would only print a traceback.
-    quiet = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=quiet) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
         waiting: collections.deque = collections.deque()
         try:
             for task in wanted:

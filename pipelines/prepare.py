@@ -183,7 +183,8 @@ class _View:
         elif sample.image.shape[2] != first.image.shape[2]:
             raise InputError(
                 f"{sample.name} has {sample.image.shape[2]} channels, but {first.name} has {first.image.shape[2]}. "
-                "Bring them together with data.channels: grey, rgb, or a list such as [0]."
+                "Bring them together with data.channels: grey, rgb, or a list such as [0]; or take images of one kind "
+                "(dsb2018: data.kind, --kind)."
             )
         elif sample.image.dtype != first.image.dtype:
             raise InputError(

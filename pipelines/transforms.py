@@ -11,6 +11,7 @@ import inspect
 import math
 import os
 import random
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +32,8 @@ LABEL_OPTIONS: dict[str, tuple] = {
     "mask_drop_value": (0, None),
     "area_for_downscale": (None, "image"),
 }
+# Pixels: a field that moves them farther makes no picture, and OpenCV takes minutes to mirror it back.
+FARTHEST = 500.0
 # Two sides, so that a resize to one of them is seen; scene ids on both sides of 8 bits.
 SIDES = (96, 61)
 IDS = np.array([0, 1, 255, 300, 7000], np.uint16)
@@ -77,7 +80,7 @@ class Elastic(pydantic.BaseModel):
 class ElasticGrid(Elastic):
     """U-Net's deformation: a coarse grid of control points, each moved by N(0, sigma) pixels, bicubic in between."""
 
-    sigma: float = pydantic.Field(10.0, gt=0, allow_inf_nan=False)  # Ronneberger 2015, sec. 3.1
+    sigma: float = pydantic.Field(10.0, gt=0, le=FARTHEST)  # Ronneberger 2015, sec. 3.1
     points: int = pydantic.Field(3, ge=2)
 
     @property
@@ -93,8 +96,8 @@ class ElasticGrid(Elastic):
 class ElasticSimard(Elastic):
     """Simard's deformation: noise at each pixel, smoothed with a Gaussian of width sigma, times alpha."""
 
-    alpha: float = pydantic.Field(34.0, ge=0, allow_inf_nan=False)  # Simard 2003, for digits of 29x29 pixels
-    sigma: float = pydantic.Field(4.0, gt=0, allow_inf_nan=False)
+    alpha: float = pydantic.Field(34.0, ge=0, le=10 * FARTHEST)  # Simard 2003, for digits of 29x29 pixels
+    sigma: float = pydantic.Field(4.0, ge=0.5, le=FARTHEST)
 
     @property
     def margin(self) -> int:
@@ -168,7 +171,9 @@ def build(options: Mapping[str, Any], key: str) -> Step:
         return Step(key, name, transform)
     _check_kind(transform, key, name)
     transform.add_targets(dict.fromkeys(("classes", "weight_map", "ignore"), "mask"))
-    return Step(key, name, transform, resizes=_tried(transform, key, name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the grey scene is grey is no news to the user
+        return Step(key, name, transform, resizes=_tried(transform, key, name))
 
 
 def without_margin(

@@ -128,3 +128,8 @@ def write_shards(folder, num=10, *, format="npz", side=64, dtype="uint8", cells=
     source = write_pairs(folder / "raw", num, side=side, dtype=dtype, cells=cells)
     prepare(source, folder / "shards", config=config(format=format), options={"images": None, "labels": None})
     return folder / "shards"
+
+
+def call(task):
+    """What a task loads, as it is: for the tests of the worker processes."""
+    return task.item.load()

@@ -1,5 +1,6 @@
 """cellseg-prepare: raw images to shards."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -18,20 +19,21 @@ LAYOUTS = ("pairs", "ctc", "dsb2018", "isbi", "epfl", "glas", "consep")
 @click.option("--labels", type=click.Path(path_type=Path), help="Label folder, if it is not SOURCE/labels (pairs).")
 @click.option("--truth", type=click.Choice(["gold", "silver", "markers"]), help="Which truth to take (ctc).")
 @click.option("--sequence", help="Which sequence to take, for example 01 (ctc).")
+@click.option("--kind", type=click.Choice(["all", "fluorescence", "stained"]), help="Which images to take (dsb2018).")
 @click.option("--format", "shard_format", type=click.Choice(["tfrecord", "npz"]), help="Shard format [tfrecord].")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read images.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of a split by image [0].")
 @click.option("--show", type=click.IntRange(min=1), help="Draw N augmented samples, to augmented.png.")
 @click.option("--overwrite", is_flag=True, help="Replace the shards in the output folder.")
 def prepare(
-    what, overrides, layout, out, images, labels, truth, sequence, shard_format, workers, seed, show, overwrite
+    what, overrides, layout, out, images, labels, truth, sequence, kind, shard_format, workers, seed, show, overwrite
 ):
     """Turn raw images and their truth into shards for training.
 
     Either EXPERIMENT.yaml, whose data and split sections say everything (KEY=VALUE overrides them, for example
-    data.format=npz), or SOURCE --layout LAYOUT --out DIR. An interrupted preparation goes on where it was when it is
-    started again. The folder gets the shards, manifest.json, preview.png (look
-    at it) and a commented experiment.yaml that cellseg-train runs as it is.
+    data.format=npz), or SOURCE --layout LAYOUT --out DIR (KEY=VALUE sets keys of data and split). The folder gets the
+    shards, manifest.json, preview.png (look at it) and a commented experiment.yaml that cellseg-train runs as it is.
+    An interrupted preparation goes on where it was when it is started again.
     """
     from cellseg import experiment as experiments
     from cellseg.preparation import ensure_shards
@@ -39,6 +41,7 @@ def prepare(
 
     if _is_experiment(what):
         given = {"--layout": layout, "--images": images, "--labels": labels, "--truth": truth, "--sequence": sequence}
+        given["--kind"] = kind
         extra = [name for name, value in {**given, "--seed": seed}.items() if value is not None]
         if extra:
             raise InputError(f"{', '.join(extra)} cannot be given with {what}: set the keys in it, or as KEY=VALUE.")
@@ -48,7 +51,8 @@ def prepare(
             changes["shards"] = str(out.resolve())
         experiment = experiment.model_copy(update={"data": experiment.data.model_copy(update=changes)})
     else:
-        experiment = _from_source(what, layout, out, images, labels, truth, sequence, shard_format, seed, overrides)
+        chosen = {"truth": truth, "sequence": sequence, "kind": kind}
+        experiment = _from_source(what, layout, out, images, labels, chosen, shard_format, seed, overrides)
     if experiment.data.format == "tfrecord":
         shell.quiet_tensorflow()
     progress = shell.progress("preparing")
@@ -64,8 +68,12 @@ def prepare(
     if show is not None:
         _show(settled if _is_experiment(what) else experiments.read(folder / "experiment.yaml"), folder, show)
     # A starter that the user has edited is kept, and an experiment file is its own starter.
-    starter = what if _is_experiment(what) else folder / "experiment.yaml"
-    click.echo(f"Look at {folder / 'preview.png'}, then run: cellseg-train {starter}")
+    starter = [str(folder / "experiment.yaml")]
+    if _is_experiment(what):
+        moved = [f"data.shards={folder}"] if out is not None else []
+        moved += [f"data.format={shard_format}"] if shard_format else []
+        starter = [str(what), *overrides, *moved]
+    click.echo(f"Look at {folder / 'preview.png'}, then run: cellseg-train {shlex.join(starter)}")
     if (folder / "experiment.new.yaml").exists():
         click.echo(f"Your edited experiment.yaml was kept; a fresh one is {folder / 'experiment.new.yaml'}")
 
@@ -97,7 +105,7 @@ def _show(experiment, folder, number):
     click.echo(f"{number} augmented samples with their labels, targets and weight maps: {folder / 'augmented.png'}")
 
 
-def _from_source(source, layout, out, images, labels, truth, sequence, shard_format, seed, overrides):
+def _from_source(source, layout, out, images, labels, chosen, shard_format, seed, overrides):
     from cellseg import experiment as experiments
     from pipelines.errors import InputError
 
@@ -118,17 +126,34 @@ def _from_source(source, layout, out, images, labels, truth, sequence, shard_for
         "format": shard_format or "tfrecord",
         "images": images and str(images.resolve()),
         "labels": labels and str(labels.resolve()),
-        "truth": truth or "gold",
-        "sequence": sequence,
+        "truth": chosen["truth"] or "gold",
+        "sequence": chosen["sequence"],
+        "kind": chosen["kind"] or "all",
     }
     foreign = {"--images": images, "--labels": labels} if layout != "pairs" else {}
-    foreign |= {"--truth": truth, "--sequence": sequence} if layout != "ctc" else {}
+    foreign |= {"--truth": chosen["truth"], "--sequence": chosen["sequence"]} if layout != "ctc" else {}
+    foreign |= {"--kind": chosen["kind"]} if layout != "dsb2018" else {}
     unused = [name for name, value in foreign.items() if value is not None]
     if unused:
         raise InputError(f"{', '.join(unused)} means nothing to the layout '{layout}'. Leave it out.")
     content = {"name": _name(source), "seed": seed or 0, "data": data}
     experiments.apply_overrides(content, overrides)
-    return experiments.check(content, where="the command line")
+    experiment = experiments.check(content, where="the command line")
+    _check_overrides(overrides, experiment.data.expand is not None)
+    return experiment
+
+
+def _check_overrides(overrides, expands):
+    """With SOURCE there is no experiment yet: what says nothing about the shards would be lost."""
+    from pipelines.errors import InputError
+
+    kept = ("data", "split", "name", "seed") + (("augment",) if expands else ())
+    lost = [text for text in overrides if text.partition("=")[0].split(".")[0] not in kept]
+    if lost:
+        raise InputError(
+            f"{', '.join(lost)}: with SOURCE, KEY=VALUE sets keys of data and split (and augment with data.expand). "
+            "Prepare first, then edit the experiment.yaml in the folder, or give KEY=VALUE to cellseg-train."
+        )
 
 
 def _name(source: Path) -> str:

@@ -63,16 +63,20 @@ class Journal:
             os.fsync(file.fileno())
 
     def _whole(self, head: str, unchanged: Callable[[str, dict], bool]) -> Iterator[dict]:
-        text = self._path.read_text(encoding="utf-8")
+        text = self._path.read_text(encoding="utf-8", errors="replace")
         first, *rest = text.splitlines()[: text.count("\n")]  # a line without its end was being written
         if first != head:
             return
         for text in rest:
-            line = json.loads(text)
-            shard = self._folder / line["shard"]["file"]
-            if not shard.is_file() or sha256(shard) != line["shard"]["sha256"]:
+            try:
+                line = json.loads(text)
+                shard, digest_, files = self._folder / line["shard"]["file"], line["shard"]["sha256"], line["files"]
+                len(line["samples"])
+            except (ValueError, KeyError, TypeError):  # what a power failure leaves
                 return
-            if not all(unchanged(name, before) for name, before in line["files"].items()):
+            if not shard.is_file() or sha256(shard) != digest_:
+                return
+            if not all(unchanged(name, before) for name, before in files.items()):
                 return
             yield line
 

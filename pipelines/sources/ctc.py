@@ -104,15 +104,15 @@ def load(
     if marker_file is None:
         return sample
     markers = labels if marker_file == label_file else _one_page(marker_file)
-    if tracks is not None:
-        check_frame(tracks, np.unique(markers), int(frame), f"{marker_file} and {marker_file.with_name(TRACKS)}")
-    if marker_file == label_file:
-        return sample
     if markers.shape != labels.shape:
         raise InputError(
             f"{name}: {label_file} is {labels.shape[0]}x{labels.shape[1]} pixels, but {marker_file} is "
             f"{markers.shape[0]}x{markers.shape[1]}. They must be the same size."
         )
+    if tracks is not None:
+        check_frame(tracks, np.unique(markers), int(frame), f"{marker_file} and {marker_file.with_name(TRACKS)}")
+    if marker_file == label_file:
+        return sample
     return replace(sample, ignore=unannotated(labels, markers, median_diameter(label_file.parent)))
 
 
@@ -212,7 +212,11 @@ def _items(source: Path, sequence: str, truth: str) -> list[Item]:
         )
     markers = _markers(source, sequence) if truth != "silver" else {}
     table = tracks_file(source, sequence) if labels.keys() & markers.keys() else None
-    alive = None if table is None else _by_frame(read_tracks(table), labels)
+    alive = None
+    if table is not None:
+        tracks_of_all = read_tracks(table)
+        _check_last_frame(tracks_of_all, max(markers), table)
+        alive = _by_frame(tracks_of_all, labels)
     items = []
     for frame, path in labels.items():
         name = f"{sequence}/{pictures[frame].stem}"
@@ -225,6 +229,16 @@ def _items(source: Path, sequence: str, truth: str) -> list[Item]:
         read = partial(load, pictures[frame], path, name, marker, tracks)
         items.append(Item(name=name, load=read, source=sequence, frame=frame, files=tuple(files)))
     return items
+
+
+def _check_last_frame(tracks: dict[int, Track], last: int, table: Path) -> None:
+    late = [track for track in tracks.values() if track.end > last]
+    if late:
+        raise InputError(
+            f"{table}: {len(late)} tracks live on after the last marker image, that of frame {last}: for example track "
+            f"{late[0].label}, from {late[0].begin} to {late[0].end}. The table or some images belong to another data "
+            "set, or images are missing."
+        )
 
 
 def _markers(source: Path, sequence: str) -> dict[int, Path]:

@@ -186,3 +186,41 @@ def test_expanded_shards_train_from_their_starter_configuration(tmp_path, capsys
     experiment = experiments.read(tmp_path / "out" / "experiment.yaml")
     assert experiment.augment == [{"name": "HorizontalFlip", "p": 1.0}] and experiment.augmentation() == []
     ensure_shards(experiment)  # refuses shards of another configuration
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("target=foregroud", "target.name: 'foregroud' is not known. Did you mean 'foreground'"),
+        ("target={name: foreground_border, widht: 2}", "target.widht: 'foreground_border' takes no such key"),
+        ("target={name: foreground_border, width: 0}", "target.width must be at least 1"),
+        ("augment=[{name: HorizontalFlipp}]", "augment[0]: albumentations has no transform 'HorizontalFlipp'"),
+        ("augment=[{name: elastic_grid, sigma: 1e7}]", "augment[0].sigma"),
+        ("weight_map={name: border, sigma: -1}", "weight_map: sigma must be positive"),
+        ("data.expand=20", "the augment section is empty"),
+    ],
+)
+def test_an_experiment_is_checked_before_its_data_is_read(tmp_path, capsys, override, message):
+    path = tmp_path / "cells.yaml"
+    path.write_text(f"name: cells\ndata: {{source: {tmp_path / 'raw'}, layout: pairs, format: npz, shards: out}}\n")
+    write_pairs(tmp_path / "raw", 6)
+    assert run(path, override) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_source_cannot_keep_is_refused(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    arguments = [tmp_path / "raw", "--layout", "pairs", "--format", "npz", "--out", tmp_path / "out"]
+    assert run(*arguments, "train.patch=32", "split.gap=0") == 2
+    assert "train.patch=32: with SOURCE, KEY=VALUE sets keys of data and split" in capsys.readouterr().err
+
+
+def test_the_last_line_trains_what_was_prepared(tmp_path, capsys):
+    write_pairs(tmp_path / "raw", 6)
+    (tmp_path / "cells.yaml").write_text(f"name: cells\ndata: {{source: {tmp_path / 'raw'}, layout: pairs}}\n")
+    assert run(tmp_path / "cells.yaml", "split.seed=3", "--format", "npz", "--out", tmp_path / "out") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"cells.yaml split.seed=3 data.shards={tmp_path / 'out'} data.format=npz")
+    command = last.partition("cellseg-train ")[2].split()
+    ensure_shards(experiments.read(command[0], command[1:]))  # they are found, and fit

@@ -132,7 +132,7 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"target": "foregrund"}, "target: 'foregrund' is not known. Did you mean 'foreground'?"),
+        ({"target": "foregrund"}, "target.name: 'foregrund' is not known. Did you mean 'foreground'?"),
         ({"model": {"name": "unets"}}, "model.name: 'unets' is not known. Did you mean 'unet'?"),
         ({"model": {**SMALL, "filter": 8}}, "model.filter: 'unet' takes no such key. Did you mean 'filters'?"),
         ({"model": {**SMALL, "outputs": 2}}, "model.outputs: 'unet' takes no such key"),

@@ -229,3 +229,22 @@ def test_foreground_target():
     labels = np.array([[0, 1], [7, 0]], np.int32)
     np.testing.assert_array_equal(foreground(labels)[..., 0], [[0, 1], [1, 0]])
     assert foreground(labels).dtype == np.float32 and not foreground(0 * labels).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"augment": [{"name": "RandomFog", "p": 0.01}]},
+            r"augment\[0\]: RandomFog does not work on an image of 64x64x1",
+        ),
+        ({"augment": [{"name": "RandomCrop", "height": 32, "width": 32, "p": 0.5}]}, "but train.patch is 32"),
+        ({"target": "distanc"}, "target: 'distanc' is not known. Did you mean 'distance'"),
+        ({"target": "classes"}, "the images of this data set have no classes"),
+        ({"output": 40}, "A patch of 32 px, a target of 40 px"),
+        ({"output": 31}, "A patch of 32 px, a target of 31 px"),
+    ],
+)
+def test_what_cannot_work_is_said_before_the_first_batch(reader, options, message):
+    with pytest.raises(InputError, match=message):
+        Batches(reader, patch=32, batch_size=2, **options)

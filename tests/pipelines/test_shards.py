@@ -157,3 +157,13 @@ def test_centres_lie_inside_their_objects():
     found = centres(labels, np.where(labels == 7, 2, 1))
     assert found.tolist()[1] == [2, 2, 2] and labels[tuple(found[0, :2])] == 3 and found[0, 2] == 1
     assert centres(np.zeros((4, 4), np.int32)).shape == (0, 3)
+
+
+def test_a_journal_ends_before_what_a_power_failure_left(tmp_path):
+    first = plan_and_journal(tmp_path)
+    first.add(*shard(tmp_path, 0))
+    for rubbish in (b"\0\0\0\0\n", b"\xff\xfe\n", b"[1]\n", b'{"shard": {}}\n'):
+        path = tmp_path / "journal.jsonl"
+        path.write_bytes(path.read_bytes() + rubbish)
+        again = plan_and_journal(tmp_path)
+        assert again.num_samples == 2 and len(list(again.lines())) == 1

@@ -279,3 +279,13 @@ def test_markers_of_another_size_than_the_gold_truth(tmp_path):
     tifffile.imwrite(tmp_path / "01_GT" / "TRA" / "man_track000.tif", np.array([[1, 2, 3]], np.uint16))
     with pytest.raises(InputError, match=r"01/t000: .*man_seg000\.tif is 40x60 pixels, but .*man_track000\.tif is 1x3"):
         find(tmp_path)[0].load()
+
+
+def test_tracks_that_live_on_after_the_images_are_refused(tmp_path):
+    partial_gold(tmp_path)
+    table = tmp_path / "01_GT" / "TRA" / "man_track.txt"
+    table.write_text(table.read_text() + "4 50 60 0\n")
+    with pytest.raises(
+        InputError, match="1 tracks live on after the last marker image, that of frame 1: .* track 4, from 50"
+    ):
+        find(tmp_path, truth="gold")

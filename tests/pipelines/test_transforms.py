@@ -188,7 +188,7 @@ def test_the_steps_of_the_reports(options, resizes):
         ({"name": "elastic_grid", "points": 2.5}, r"augment\[2\].points: Input should be a valid integer, got 2.5"),
         ({"name": "elastic_grid", "p": 1.5}, r"augment\[2\].p: Input should be less than or equal to 1, got 1.5"),
         ({"name": "elastic_simard", "alpha": -1}, r"augment\[2\].alpha: .* greater than or equal to 0, got -1"),
-        ({"name": "elastic_simard", "sigma": -2}, r"augment\[2\].sigma: .* greater than 0, got -2"),
+        ({"name": "elastic_simard", "sigma": -2}, r"augment\[2\].sigma: .* greater than or equal to 0.5, got -2"),
         ({"name": "elastic_simard", "order": 2}, r"augment\[2\].order: Input should be 0, 1 or 3, got 2"),
         ({"name": "RandomCrop", "height": 3}, r"augment\[2\].width: Field required \(RandomCrop\)"),
         ({"name": "GaussNoise", "std_range": [2, 3]}, r"augment\[2\].std_range: .*, got \[2, 3\]"),
