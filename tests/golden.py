@@ -5,8 +5,10 @@ list of such dicts for a pooled measure, or a CTC folder; `data` holds the param
 """
 
 import numpy as np
+from scipy.special import logit
 
 from cellseg.evaluation import evaluate_folders
+from cellseg.losses import Dice, FocalTversky, Tversky, dice_coefficient
 from cellseg.metrics import dice, frequency_weighted_iou, iou, objects, panoptic_quality, pixel, pixel_accuracy
 from cellseg.models.unet import output_size, unet
 from pipelines.elastic import deform, grid_field
@@ -95,6 +97,18 @@ def _elastic_simard(inputs, data):
     return {"out": deform(inputs["image"], field, order=1, border="constant")}
 
 
+def _soft_losses(inputs, data):
+    y_true, y_pred = (inputs[name][..., None] for name in ("y_true", "y_pred"))
+    logits = logit(y_pred)  # the losses start there
+    tversky = {"alpha": 0.3, "beta": 0.7, "pooled": True}
+    return {
+        "dice": float(Dice(pooled=True)(y_true, logits)),
+        "vnet_dice_coefficient": float(dice_coefficient(y_true, y_pred, squared=True, pooled=True)),
+        "tversky_a0.3_b0.7": float(Tversky(**tversky)(y_true, logits)),
+        "focal_tversky_a0.3_b0.7_pow_0.75": float(FocalTversky(power=0.75, **tversky)(y_true, logits)),
+    }
+
+
 def _unet_valid_sizes(inputs, data):
     return {"output_size": {str(size): output_size(size, depth=data["depth"]) for size in data["sizes"]}}
 
@@ -113,6 +127,7 @@ def _unet_params(inputs, data):
 
 
 ADAPTERS = {
+    "soft_losses": _soft_losses,
     "pixel_accuracy": _pixel_accuracy,
     "iou_binary": _iou_binary,
     "dice_binary": _dice_binary,

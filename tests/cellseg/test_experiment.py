@@ -93,7 +93,7 @@ def test_a_section_is_a_call(tmp_path):
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"name": "tversky"}, "loss.name: 'tversky' is not known. Did you mean 'tversky_bce'?"),
+        ({"name": "tversky_bse"}, "loss.name: 'tversky_bse' is not known. Did you mean 'tversky_bce'?"),
         ({"name": "dice", "square": True}, "loss.square: 'dice' takes no such key. Did you mean 'squared'?"),
         ({"name": "tversky_bce", "beta": "much"}, "loss.beta: .*got 'much'"),
         ({}, "loss.name: 'None' is not known"),

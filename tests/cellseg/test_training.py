@@ -168,3 +168,12 @@ def test_every_section_is_checked_before_any_work(sections, message):
 def test_defaults_of_the_schema_are_valid():
     content = {"name": "x", "data": {"source": "a", "layout": "pairs"}}
     training.check(experiments.check(content))
+
+
+def test_a_sum_of_losses_is_stored_with_its_weights_and_built_again():
+    section = {"name": "sum", "terms": [{"name": "dice"}, {"name": "bce", "weight": 0.5, "foreground_weight": None}]}
+    objective, stored = training.objective_for(experiment(model=SMALL, loss=section), foreground_fraction=0.1)
+    assert stored["terms"][1]["foreground_weight"] > 1 and stored["terms"][1]["weight"] == 0.5
+    again, _ = training.objective_for(experiment(model=SMALL, loss=stored), foreground_fraction=0.9)
+    x, y, ones = batch()
+    assert float(objective(y, x, ones)) == pytest.approx(float(again(y, x, ones)))

@@ -1,0 +1,132 @@
+"""Compound losses: weighted sums of pixel-wise and region terms.
+
+The weight map reaches each term as that term takes it; the terms themselves live in `pixels` and `regions`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+from cellseg.losses.pixels import BCE, CategoricalCE, annotated, binary_cross_entropy, check_not_negative, float32
+from cellseg.losses.regions import Dice, FocalTversky, Tversky, tversky_index
+from cellseg.named import build
+from pipelines.advice import balanced_weights
+from pipelines.errors import InputError
+
+
+class TverskyBCE:
+    """Tversky loss + weighted binary cross-entropy: `region_weight` * (1 - TI) + `pixel_weight` * BCE.
+
+    Args:
+        alpha: Cost of a false positive in the Tversky index. None = 1 - beta.
+        beta: Cost of a false negative. None = 0.7 - 0.4 f for a foreground fraction f: 0.7 for sparse cells, and below
+            a half where the background is the minority.
+        foreground_weight: How much a foreground pixel counts in the cross-entropy. None = from f.
+        background_weight: How much a background pixel counts. None = from f.
+        region_weight: Share of the Tversky term.
+        pixel_weight: Share of the cross-entropy.
+
+    Reference:
+        Salehi, Erdogmus, Gholipour 2017, https://arxiv.org/abs/1706.05721; None = `pipelines.advice.balanced_weights`.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        foreground_weight: float | None = None,
+        background_weight: float | None = None,
+        region_weight: float = 1.0,
+        pixel_weight: float = 1.0,
+    ):
+        check_not_negative(
+            alpha=alpha,
+            beta=beta,
+            foreground_weight=foreground_weight,
+            background_weight=background_weight,
+            region_weight=region_weight,
+            pixel_weight=pixel_weight,
+        )
+        self.alpha, self.beta = alpha, beta
+        self.foreground_weight, self.background_weight = foreground_weight, background_weight
+        self.region_weight, self.pixel_weight = region_weight, pixel_weight
+
+    def resolved(self, foreground_fraction: float, class_fractions: Sequence[float] | None = None) -> dict[str, float]:
+        """The keywords with every None replaced by the value for this foreground fraction."""
+        suggested = balanced_weights(foreground_fraction)
+        values = {
+            name: suggested[name] if value is None else value for name, value in vars(self).items() if name in suggested
+        }
+        if self.alpha is None and self.beta is not None:
+            values["alpha"] = max(0.0, 1.0 - self.beta)
+        if self.beta is None and self.alpha is not None:
+            values["beta"] = max(0.0, 1.0 - self.alpha)
+        return values | {"region_weight": self.region_weight, "pixel_weight": self.pixel_weight}
+
+    def __call__(self, y_true, logits, weight_map=None):
+        """Scalar loss of a batch."""
+        values = self.resolved(0.5)
+        y_true, logits, weight_map = float32(y_true, logits, weight_map)
+        index = tversky_index(
+            y_true, ops.sigmoid(logits), annotated(weight_map), alpha=values["alpha"], beta=values["beta"]
+        )
+        pixels = binary_cross_entropy(
+            y_true,
+            logits,
+            weight_map,
+            foreground_weight=values["foreground_weight"],
+            background_weight=values["background_weight"],
+        )
+        return ops.mean(self.region_weight * (1.0 - index) + self.pixel_weight * pixels)
+
+
+class Sum:
+    """Weighted sum of other losses: `{name: sum, terms: [{name: dice}, {name: bce, weight: 0.5}]}`.
+
+    Args:
+        terms: For each its `name`, its own keywords and its `weight` in the sum (1 if left out).
+
+    Raises:
+        InputError: no term, an unknown or nested one, or a negative weight; the message names the entry.
+    """
+
+    def __init__(self, *, terms: list[dict[str, Any]]):
+        if not terms:
+            raise InputError("loss.terms is empty; at least one loss, such as {name: dice}, was expected.")
+        self._terms: list[tuple[float, str, Any]] = []
+        for place, term in enumerate(terms):
+            options = dict(term)
+            key = f"loss.terms[{place}]"
+            weight = options.pop("weight", 1.0)
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
+                raise InputError(f"{key}.weight must be a number >= 0, got {weight!r}.")
+            self._terms.append((float(weight), str(options.get("name")), build(TERMS, options, key=key)))
+
+    def resolved(self, foreground_fraction: float, class_fractions: Sequence[float] | None = None) -> dict[str, Any]:
+        """The terms with every None in them replaced by the value for these fractions."""
+        return {
+            "terms": [
+                {"name": name, "weight": weight, **loss.resolved(foreground_fraction, class_fractions)}
+                for weight, name, loss in self._terms
+            ]
+        }
+
+    def __call__(self, y_true, logits, weight_map=None):
+        """Scalar loss of a batch."""
+        total = 0.0
+        for weight, _, loss in self._terms:
+            total = total + weight * loss(y_true, logits, weight_map)
+        return total
+
+
+TERMS: dict[str, Callable[..., Any]] = {
+    "bce": BCE,
+    "categorical_ce": CategoricalCE,
+    "dice": Dice,
+    "tversky": Tversky,
+    "focal_tversky": FocalTversky,
+    "tversky_bce": TverskyBCE,
+}
+LOSSES: dict[str, Callable[..., Any]] = {**TERMS, "sum": Sum}
