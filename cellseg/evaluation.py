@@ -14,7 +14,7 @@ import numpy as np
 
 from cellseg.metrics import METRICS, check_measures, count_image
 from pipelines.errors import InputError
-from pipelines.images import read_labels
+from pipelines.images import image_stem, read_labels
 from pipelines.sources.pairs import labels_of_mask
 
 DEFAULT_MEASURES = (
@@ -238,7 +238,7 @@ def _by_name(files: list[Path], names: list[str] | None) -> dict[str, Path]:
 
 
 def _plain(file: Path) -> str:
-    return re.sub(r"_(?:mask|label)s?$", "", file.stem) or file.stem
+    return re.sub(r"_(?:mask|label)s?$", "", image_stem(file)) or file.stem
 
 
 def _read(path: Path, is_ctc: bool) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 from cellseg.inference import LoadedRun, Prediction, load_run
 from pipelines.errors import InputError
 from pipelines.files import whole_file
-from pipelines.images import image_files, read_pages, read_spacing_um, write_image, write_labels
+from pipelines.images import image_files, image_stem, read_pages, read_spacing_um, write_image, write_labels
 from pipelines.prepare import Progress
 
 CTC_FRAME = re.compile(r"t(\d{3,})$")
@@ -90,7 +90,7 @@ def find_inputs(inputs: Sequence[Path]) -> list[Path]:
 def result_stem(file: Path) -> str:
     """Stem of a result: the Cell Tracking Challenge's maskNNN for tNNN, else the image's own."""
     frame = CTC_FRAME.fullmatch(file.stem)
-    return f"mask{frame[1]}" if frame else file.stem
+    return f"mask{frame[1]}" if frame else image_stem(file)
 
 
 def outputs(target: Path, options: Options) -> dict[str, Path]:

@@ -49,6 +49,11 @@ class ShardReader:
         """
         return arrays.read(self._files[sample["shard"]], sample["arrays"], rows=rows)
 
+    def centres(self, sample: dict) -> np.ndarray:
+        """int32 (n, 3): row, column and class of a pixel of each cell; see `pipelines.shards.record.centres`."""
+        places = {"centres": sample["arrays"]["centres"]}
+        return arrays.read(self._files[sample["shard"]], places)["centres"]
+
     def window(self, sample: dict, row: int, column: int, side: int) -> dict[str, np.ndarray]:
         """The per-pixel arrays of the side x side window at (row, column), mirrored where it leaves the image.
 
@@ -233,8 +238,7 @@ class Batches:
 
     def _centre(self, sample: dict, rng: np.random.Generator) -> np.ndarray | None:
         """A pixel of a random cell, of a random class where there are classes, so that rare ones are seen as often."""
-        file = self._reader.folder / self._reader.manifest.shards[sample["shard"]]["file"]
-        centres = arrays.read(file, {"centres": sample["arrays"]["centres"]})["centres"]
+        centres = self._reader.centres(sample)
         if not len(centres):
             return None
         kinds = np.unique(centres[:, 2])

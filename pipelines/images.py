@@ -24,6 +24,7 @@ __all__ = [
     "count_pages",
     "image_files",
     "image_names",
+    "image_stem",
     "read_image",
     "read_labels",
     "read_page",
@@ -60,6 +61,12 @@ def image_names(folder: Path | str) -> list[str]:
     if not found:
         raise InputError(f"{folder} holds no image: no file there ends in {', '.join(IMAGE_SUFFIXES)}.")
     return sorted(found)
+
+
+def image_stem(path: Path | str) -> str:
+    """What an image is called: its file name without suffix, `a` for `a.tif` and for the OME-TIFF `a.ome.tif`."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return stem[:-4] if stem.lower().endswith(".ome") and len(stem) > 4 else stem
 
 
 def read_pages(path: Path | str) -> np.ndarray:

@@ -5,6 +5,7 @@ rule (no new id appears, ids keep their meaning, image and labels move together)
 Applying the steps to samples is the work of `pipelines.augment`; the arithmetic of the fields, of `pipelines.elastic`.
 """
 
+import abc
 import copy
 import functools
 import inspect
@@ -40,7 +41,7 @@ IDS = np.array([0, 1, 255, 300, 7000], np.uint16)
 RENAMED = np.array([0, 7000, 300, 255, 1], np.uint16)
 
 
-class Elastic(pydantic.BaseModel):
+class Elastic(pydantic.BaseModel, abc.ABC):
     """An elastic deformation of image and maps.
 
     Args:
@@ -54,13 +55,13 @@ class Elastic(pydantic.BaseModel):
     p: float = pydantic.Field(1.0, ge=0, le=1)
 
     @property
+    @abc.abstractmethod
     def margin(self) -> int:
         """Pixels around a window that the field pulls in, but for about one in 370: three standard deviations."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def field(self, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         """A random displacement field float32 (2, height, width)."""
-        raise NotImplementedError
 
     def apply(
         self, image: np.ndarray, maps: Mapping[str, np.ndarray], *, rng: np.random.Generator, margin: int

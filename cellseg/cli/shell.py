@@ -3,6 +3,7 @@
 What a command does lives in its own module; parsing is click's.
 """
 
+import contextlib
 import os
 import sys
 import traceback
@@ -89,13 +90,12 @@ def quiet_tensorflow() -> None:
     sys.stderr.flush()
     saved = os.dup(2)
     try:
-        with open(os.devnull, "w") as nowhere:
+        # Where TensorFlow is missing, the chosen backend says what it lacks.
+        with open(os.devnull, "w") as nowhere, contextlib.suppress(ImportError):
             os.dup2(nowhere.fileno(), 2)
             import tensorflow
 
             tensorflow.config.list_physical_devices("GPU")
-    except ImportError:
-        pass  # the chosen backend says what it lacks
     finally:
         os.dup2(saved, 2)
         os.close(saved)

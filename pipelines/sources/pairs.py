@@ -177,9 +177,7 @@ def _by_stem(folder: Path, known: Set[str]) -> dict[str, str]:
     """Names of files by stem; a suffix such as _mask is taken off where the stem is not a known one as it stands."""
     found: dict[str, str] = {}
     for name in images.image_names(folder):
-        stem = os.path.splitext(name)[0]
-        # a.ome.tif is an OME-TIFF called "a"; its labels are often written as plain a.tif.
-        stem = stem[:-4] if stem.lower().endswith(".ome") else stem
+        stem = images.image_stem(name)  # the labels of a.ome.tif are often written as plain a.tif
         suffix = next((end for end in LABEL_SUFFIXES if stem.endswith(end)), "")
         if known and stem not in known and suffix:
             stem = stem.removesuffix(suffix)

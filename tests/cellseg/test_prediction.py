@@ -3,8 +3,10 @@ import pytest
 import tifffile
 
 from cellseg.cli import predict, shell
+from cellseg.evaluation import evaluate_folders
 from cellseg.prediction import Options, predict_files
 from pipelines.errors import InputError
+from pipelines.images import write_labels
 from tests.datasets import discs
 from tests.runs import bright_pixels_run
 
@@ -32,6 +34,17 @@ def test_images_become_label_files(tmp_path, run):
         np.testing.assert_array_equal(labels > 0, discs(seed) > 0)
         probability = tifffile.imread(tmp_path / "out" / f"{path.stem}_probability.tif")
         assert probability.dtype == np.float32 and probability.shape == (64, 64)
+
+
+def test_an_ome_tiff_is_called_by_its_name_and_meets_its_truth(tmp_path, run):
+    for seed, name in enumerate(("a", "b")):
+        write(tmp_path / "in" / f"{name}.ome.tif", discs(seed))
+        write_labels(tmp_path / "truth" / f"{name}.tif", discs(seed))
+    predict_files(run, [tmp_path / "in"], tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif"]
+    assert evaluate_folders(tmp_path / "truth", tmp_path / "out", ["dice"])["measures"]["dice"] == 1
+    (tmp_path / "truth" / "a.tif").rename(tmp_path / "truth" / "a.ome.tif")
+    assert evaluate_folders(tmp_path / "truth", tmp_path / "out", ["dice"])["images"] == 2
 
 
 def test_mixed_sizes_and_an_image_smaller_than_a_tile(tmp_path, run):
