@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellseg.metrics import METRICS, check_measures, count_image
+from cellseg.metrics import IMAGE_METRICS, SEQUENCE_METRICS, check_measures, count_image, evaluate_sequence
 from pipelines.errors import InputError
 from pipelines.images import image_stem, read_labels
 from pipelines.sources.pairs import labels_of_mask
@@ -37,7 +37,7 @@ class Scores:
     """Scores of a data set, one image at a time, in memory that does not grow with the images' size.
 
     Args:
-        measures: Names from `cellseg.metrics.METRICS`.
+        measures: Names from `cellseg.metrics.IMAGE_METRICS`.
 
     Raises:
         InputError: an unknown measure.
@@ -55,7 +55,7 @@ class Scores:
         row: dict = {"name": name}
         for measure, counts in count_image(self.measures, labels_true, labels_pred, ignore).items():
             self._totals[measure] = self._totals.get(measure, 0) + counts
-            row[measure] = _or_none(METRICS[measure].value(counts))
+            row[measure] = _or_none(IMAGE_METRICS[measure].value(counts))
         self._per_image.append(row)
         return row
 
@@ -67,7 +67,7 @@ class Scores:
             undefined}, "per_image": [{"name": ..., measure: value}]}. Without images every measure is None.
         """
         pooled = {
-            name: _or_none(METRICS[name].value(self._totals[name])) if name in self._totals else None
+            name: _or_none(IMAGE_METRICS[name].value(self._totals[name])) if name in self._totals else None
             for name in self.measures
         }
         undefined = {name: sum(row[name] is None for row in self._per_image) for name in self.measures}
@@ -85,7 +85,7 @@ class Baselines:
     A score means something only beside these: with 8 % foreground, all background has a pixel accuracy of 0.92.
 
     Args:
-        measures: Names from `cellseg.metrics.METRICS`.
+        measures: Names from `cellseg.metrics.IMAGE_METRICS`.
     """
 
     def __init__(self, measures: Sequence[str] = DEFAULT_MEASURES) -> None:
@@ -140,7 +140,7 @@ def evaluate_folders(
     Args:
         truth: Folder of label TIFFs or PNGs, a CTC folder (`01_GT`), or a file.
         prediction: The same for the prediction (`01_RES`).
-        measures: Names from `cellseg.metrics.METRICS`.
+        measures: Names from `cellseg.metrics.IMAGE_METRICS`.
         progress: Wraps the list of pairs, to show how far it is.
 
     Returns:
@@ -150,7 +150,12 @@ def evaluate_folders(
         FileNotFoundError: a folder or file does not exist.
         InputError: no label files, a file without a partner, sizes or numbers of pages that differ.
     """
-    scores = Scores(measures)
+    over_time = [name for name in measures if name in SEQUENCE_METRICS and name not in IMAGE_METRICS]
+    found = evaluate_sequence(truth, prediction, over_time) if over_time else {}
+    single = [name for name in measures if name not in over_time]
+    if not single:
+        return {"images": found["images"], "measures": found["measures"], "undefined": {}, "per_image": []}
+    scores = Scores(single)
     for pair in progress(pair_files(truth, prediction)):
         stack_true, stack_pred = (_read(path, pair.is_ctc) for path in (pair.truth, pair.prediction))
         if stack_true.shape != stack_pred.shape:
@@ -160,7 +165,9 @@ def evaluate_folders(
             )
         for page, (labels_true, labels_pred) in enumerate(zip(stack_true, stack_pred, strict=True)):
             scores.add(pair.name if len(stack_true) == 1 else f"{pair.name}/{page:03d}", labels_true, labels_pred)
-    return scores.result()
+    result = scores.result()
+    pooled = result["measures"] | found.get("measures", {})
+    return result | {"measures": {name: pooled[name] for name in dict.fromkeys(measures)}}
 
 
 def pair_files(truth: Path | str, prediction: Path | str) -> list[Pair]:
@@ -213,7 +220,7 @@ def _label_files(folder: Path) -> list[Path]:
     )
     stems = {path.stem for path in files}
     # What cellseg-predict writes beside STEM.tif on request is not a label file.
-    extras = {f"{stem}{ending}" for stem in stems for ending in ("_probability", "_overlay")}
+    extras = {f"{stem}{ending}" for stem in stems for ending in ("_probability", "_overlay", "_classes")}
     files = [path for path in files if path.stem not in extras]
     if not files:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir())

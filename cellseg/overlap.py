@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from pipelines.errors import InputError
 
@@ -24,6 +26,8 @@ class Overlap:
         rows: int64 (k,), index into `ids_true` of each pair that shares pixels.
         columns: int64 (k,), index into `ids_pred`.
         pixels: int64 (k,), number of shared pixels, all > 0.
+        index_true: int64, the row of every counted pixel, in reading order.
+        index_pred: int64, the column of every counted pixel.
     """
 
     ids_true: np.ndarray
@@ -31,6 +35,8 @@ class Overlap:
     rows: np.ndarray
     columns: np.ndarray
     pixels: np.ndarray
+    index_true: np.ndarray
+    index_pred: np.ndarray
 
     @property
     def num_true(self) -> int:
@@ -51,6 +57,22 @@ class Overlap:
     def areas_pred(self) -> np.ndarray:
         """int64 (m + 1,), pixels of each predicted label, background first."""
         return _sum_by(self.columns, self.pixels, len(self.ids_pred))
+
+    @cached_property
+    def object_pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, columns and shared pixels of the pairs of objects, background left out."""
+        objects = (self.rows > 0) & (self.columns > 0)
+        return self.rows[objects], self.columns[objects], self.pixels[objects]
+
+    @cached_property
+    def first_true(self) -> np.ndarray:
+        """int64 (n + 1,), where in reading order each true label has its first pixel."""
+        return _first(self.index_true, len(self.ids_true))
+
+    @cached_property
+    def first_pred(self) -> np.ndarray:
+        """int64 (m + 1,), where in reading order each predicted label has its first pixel."""
+        return _first(self.index_pred, len(self.ids_pred))
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +115,8 @@ def check_pair(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndar
         if np.asarray(labels).dtype.kind not in "iub":
             raise InputError(
                 f"{name} must hold integers (0 = background, one id a cell), got {np.asarray(labels).dtype}. "
-                "A probability becomes labels with cellseg.instances.components."
+                "A probability becomes labels with cellseg.instances.components; as it is, float in [0, 1], it suits "
+                "the measures v_rand, v_info, warping_error and pixel_error alone."
             )
     if np.shape(labels_true) != np.shape(labels_pred):
         raise InputError(
@@ -135,7 +158,7 @@ def contingency(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.nda
     ids_pred, index_pred = _index(labels_pred)
     code, pixels = _count(index_true * len(ids_pred) + index_pred, len(ids_true) * len(ids_pred))
     rows, columns = np.divmod(code, len(ids_pred))
-    return Overlap(ids_true, ids_pred, rows, columns, pixels)
+    return Overlap(ids_true, ids_pred, rows, columns, pixels, index_true, index_pred)
 
 
 def iou_pairs(overlap: Overlap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,8 +167,7 @@ def iou_pairs(overlap: Overlap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns:
         rows, columns (indices into `ids_true`, `ids_pred`, never 0) and iou, float64 in (0, 1].
     """
-    objects = (overlap.rows > 0) & (overlap.columns > 0)
-    rows, columns, shared = overlap.rows[objects], overlap.columns[objects], overlap.pixels[objects]
+    rows, columns, shared = overlap.object_pairs
     return rows, columns, shared / (overlap.areas_true[rows] + overlap.areas_pred[columns] - shared)
 
 
@@ -196,6 +218,64 @@ def match(overlap: Overlap, *, threshold: float = 0.5, strict: bool = False) -> 
     )
 
 
+def partners(
+    overlap: Overlap, scores: np.ndarray | None = None, *, of: str = "true", ties: str = "place"
+) -> np.ndarray:
+    """For each object of one side, its best pair; an object of the other side may be the partner of several.
+
+    Args:
+        overlap: Table of `contingency`.
+        scores: float (k,), how good each of `overlap.object_pairs` is; without it, their shared pixels.
+        of: "true" finds a predicted partner for each true object, "pred" a true one for each predicted object.
+        ties: Which of several equal partners is taken. "place": the one whose first pixel comes first in reading
+            order, so that ids do not matter. "id": the one of the lowest id, as the programs of the contests do.
+
+    Returns:
+        int64 (n,), position of each object's pair among `overlap.object_pairs`, in order of the ids; -1 without one.
+    """
+    rows, columns, shared = overlap.object_pairs
+    own, other = (rows, columns) if of == "true" else (columns, rows)
+    best = -(shared if scores is None else scores)
+    order = np.lexsort((other, best, own))
+    tied = (np.diff(own[order]) == 0) & (np.diff(best[order]) == 0)
+    if ties == "place" and tied.any():
+        place = overlap.first_pred if of == "true" else overlap.first_true
+        order = np.lexsort((place[other], best, own))
+    first = np.flatnonzero(np.diff(own[order], prepend=0))
+    found = np.full(overlap.num_true if of == "true" else overlap.num_pred, -1)
+    found[own[order[first]] - 1] = order[first]
+    return found
+
+
+def assignment(overlap: Overlap, gains: np.ndarray) -> np.ndarray:
+    """One-to-one pairs of objects with the largest sum of gains, over all objects at once.
+
+    Args:
+        overlap: Table of `contingency`.
+        gains: float (k,), gain of each of `overlap.object_pairs`, all > 0.
+
+    Returns:
+        int64, positions of the chosen pairs among `overlap.object_pairs`.
+    """
+    rows, columns, _ = overlap.object_pairs
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    # The matching must give every row a column: row i also has column m + i to itself, for nothing. All gain 1 more,
+    # because a sparse table does not tell a gain of 0 from none.
+    own = np.arange(overlap.num_true)
+    table = csr_array(
+        (
+            np.concatenate([1 + gains, np.ones(overlap.num_true)]),
+            (np.concatenate([rows - 1, own]), np.concatenate([columns - 1, overlap.num_pred + own])),
+        ),
+        shape=(overlap.num_true, overlap.num_pred + overlap.num_true),
+    )
+    row, column = min_weight_full_bipartite_matching(table, maximize=True)
+    real = column < overlap.num_pred
+    # The pairs stand in order of row and column.
+    return np.searchsorted((rows - 1) * overlap.num_pred + columns - 1, row[real] * overlap.num_pred + column[real])
+
+
 def _assign(rows: np.ndarray, columns: np.ndarray, iou: np.ndarray) -> np.ndarray:
     """Positions of the pairs that an optimal assignment takes."""
     row_ids, row = np.unique(rows, return_inverse=True)
@@ -230,6 +310,14 @@ def _count(code: np.ndarray, num_codes: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(code, minlength=num_codes)
     found = np.flatnonzero(counts)
     return found, counts[found]
+
+
+def _first(index: np.ndarray, length: int) -> np.ndarray:
+    """Position of the first occurrence of each index; `length` of them, the number of pixels where there is none."""
+    first = np.full(length, len(index))
+    # Where an index is repeated the last assignment stays, so the pixels are walked backwards.
+    first[index[::-1]] = np.arange(len(index) - 1, -1, -1)
+    return first
 
 
 def _sum_by(index: np.ndarray, values: np.ndarray, length: int) -> np.ndarray:

@@ -7,9 +7,23 @@ list of such dicts for a pooled measure, or a CTC folder; `data` holds the param
 import numpy as np
 from scipy.special import logit
 
-from cellseg.evaluation import evaluate_folders
 from cellseg.losses import Dice, FocalTversky, Tversky, dice_coefficient
-from cellseg.metrics import dice, frequency_weighted_iou, iou, objects, panoptic_quality, pixel, pixel_accuracy
+from cellseg.metrics import (
+    boundary,
+    classes,
+    dice,
+    frequency_weighted_iou,
+    glas,
+    iou,
+    objects,
+    panoptic_quality,
+    pixel,
+    pixel_accuracy,
+    rand,
+    ranks,
+)
+from cellseg.metrics.sequence import evaluate_sequence
+from cellseg.metrics.warping import warping_error
 from cellseg.models.unet import output_size, unet
 from pipelines.elastic import deform, grid_field
 from pipelines.sources.pairs import labels_of_mask
@@ -40,8 +54,7 @@ def _dice_binary(inputs, data):
 
 
 def _pixel_error(inputs, data):
-    # The membrane maps are floats; the tool takes > 0.5 as membrane.
-    return {"pixel_error": pixel.pixel_error(inputs["gt"] > 0.5, inputs["pred"] > 0.5)}
+    return {"pixel_error": pixel.pixel_error(inputs["gt"], inputs["pred"])}
 
 
 def _matching(inputs, data):
@@ -63,18 +76,94 @@ def _pq(inputs, data):
 
 
 def _multiclass(inputs, data):
-    matrix = pixel.confusion_matrix(inputs["gt"], inputs["pred"], num_classes=CLASSES, ignore_class=UNANNOTATED)
+    matrix = classes.confusion_matrix(inputs["gt"], inputs["pred"], num_classes=CLASSES, ignore_class=UNANNOTATED)
     return {
-        "pixel_accuracy": pixel.multiclass_pixel_accuracy(matrix),
+        "pixel_accuracy": classes.multiclass_pixel_accuracy(matrix),
         # scikit-learn gives 0 for a class that is in neither.
-        "iou_per_class": pixel.iou_per_class(matrix, undefined=0.0),
-        "dice_per_class": pixel.dice_per_class(matrix, undefined=0.0),
-        "frequency_weighted_iou": pixel.multiclass_frequency_weighted_iou(matrix),
+        "iou_per_class": classes.iou_per_class(matrix, undefined=0.0),
+        "dice_per_class": classes.dice_per_class(matrix, undefined=0.0),
+        "frequency_weighted_iou": classes.multiclass_frequency_weighted_iou(matrix),
     }
 
 
+def _aji(inputs, data):
+    # HoVer-Net's program takes the lower id of two equal partners.
+    return {
+        "aji": objects.aji(inputs["gt"], inputs["pred"], ties="id"),
+        "aji_plus": objects.aji_plus(inputs["gt"], inputs["pred"]),
+    }
+
+
+def _boundary_iou(inputs, data):
+    # The tool divides 0 by 0 where both are empty.
+    return {
+        f"dilation_ratio_{ratio}": boundary.boundary_iou(
+            inputs["gt"], inputs["pred"], dilation_ratio=ratio, undefined=float("nan")
+        )
+        for ratio in (0.02, 0.05, 0.1)
+    }
+
+
+def _hausdorff(inputs, data):
+    names = ("hausdorff", "hausdorff95", "average_surface_distance")
+    return {name: getattr(boundary, name)(inputs["gt"], inputs["pred"]) for name in names}
+
+
+def _adapted_rand_error(inputs, data):
+    return {"are": rand.adapted_rand_error(inputs["gt"], inputs["pred"])}
+
+
+def _variation_of_information(inputs, data):
+    return {
+        "split": rand.vi_split(inputs["gt"], inputs["pred"]),
+        "merge": rand.vi_merge(inputs["gt"], inputs["pred"]),
+    }
+
+
+def _rand_index(inputs, data):
+    return {"rand_index": rand.rand_index(inputs["gt"], inputs["pred"])}
+
+
+def _v_rand_labels(inputs, data):
+    # Fiji's F is 0 where it is undefined; its precision and recall are NaN there.
+    return {
+        "v_rand": rand.v_rand(inputs["gt"], inputs["pred"], undefined=0.0),
+        "v_rand_merge": rand.v_rand_merge(inputs["gt"], inputs["pred"]),
+        "v_rand_split": rand.v_rand_split(inputs["gt"], inputs["pred"]),
+        "v_info": rand.v_info(inputs["gt"], inputs["pred"], undefined=0.0),
+    }
+
+
+def _v_rand_after_thinning(inputs, data):
+    # The tool was run at this threshold alone.
+    return {
+        "v_rand": rand.v_rand(inputs["gt"], inputs["pred"], thresholds=(0.5,), undefined=0.0),
+        "v_info": rand.v_info(inputs["gt"], inputs["pred"], thresholds=(0.5,), undefined=0.0),
+    }
+
+
+def _warping_error(inputs, data):
+    return {"warping_error": warping_error(inputs["gt"], inputs["pred"])}
+
+
+def _glas_pooled(inputs, data):
+    # The contest's programs take the lower id of two equal partners, and divide 0 by 0 without a TP.
+    counts = sum(glas.glas_counts(one["gt"], one["pred"], ties="id") for one in inputs)
+    return glas.glas_scores(counts, undefined=float("nan"))
+
+
+def _glas(inputs, data):
+    return _glas_pooled([inputs], data)
+
+
+def _rank_sum(inputs, data):
+    ranking = ranks.rank_sum(data["scores"], higher_is_better=data["higher_is_better"])
+    return {"ranks": ranking.ranks, "rank_sum": ranking.rank_sum, "final_rank": ranking.final_rank}
+
+
 def _ctc(folder, data):
-    return evaluate_folders(folder / "01_GT", folder / "01_RES", ["seg"])["measures"]
+    measures = ["seg", "det", "tra", "lnk", "aogm"]
+    return evaluate_sequence(folder / "01_GT", folder / "01_RES", measures)["measures"]
 
 
 def _unet_weight_map(inputs, data):
@@ -136,6 +225,20 @@ ADAPTERS = {
     "matching_dataset": _matching_dataset,
     "pq": _pq,
     "multiclass_ignore255": _multiclass,
+    "aji": _aji,
+    "boundary_iou": _boundary_iou,
+    "hausdorff": _hausdorff,
+    "adapted_rand_error": _adapted_rand_error,
+    "variation_of_information": _variation_of_information,
+    "rand_index_all_pixels": _rand_index,
+    "v_rand_v_info_labels": _v_rand_labels,
+    "v_rand_after_thinning": _v_rand_after_thinning,
+    "warping_error": _warping_error,
+    "glas_f1": _glas,
+    "glas_object_dice": _glas,
+    "glas_object_hausdorff": _glas,
+    "glas_pooled": _glas_pooled,
+    "rank_sum": _rank_sum,
     "ctc": _ctc,
     "elastic_grid3x3": _elastic_grid3x3,
     "elastic_simard": _elastic_simard,

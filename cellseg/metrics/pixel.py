@@ -1,6 +1,7 @@
-"""Pixel measures: foreground against background, and their forms for several classes.
+"""Pixel measures: foreground against background.
 
 They do not see single cells: two cells merged into one score as well as two apart. For that: `cellseg.metrics.objects`.
+Several classes are the subject of `cellseg.metrics.classes`, outlines that of `cellseg.metrics.boundary`.
 
 Counts of one image are (tp, fp, fn, tn), pixels of the foreground `labels > 0`. Pooled over a data set the counts are
 added before the ratio is taken, so a large image weighs more than a small one.
@@ -11,7 +12,8 @@ Empty images follow scikit-learn's `zero_division=1`: where neither truth nor pr
 
 import numpy as np
 
-from cellseg.metrics.measure import Measure, ratio
+from cellseg.metrics.classes import multiclass_frequency_weighted_iou
+from cellseg.metrics.measure import Measure, itself, ratio
 from cellseg.overlap import check_pair
 from pipelines.errors import InputError
 
@@ -39,18 +41,55 @@ def confusion(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarr
     return np.array([tp, fp, fn, mask_true.size - tp - fp - fn], dtype=float)
 
 
+def check_maps(map_true: np.ndarray, map_pred: np.ndarray, ignore: np.ndarray | None = None) -> None:
+    """As `check_pair`, where float images in [0, 1] are right too. Raises InputError."""
+    for name, values in (("labels_true", map_true), ("labels_pred", map_pred)):
+        values = np.asarray(values)
+        if values.dtype.kind == "f" and values.size and not (values.min() >= 0 and values.max() <= 1):
+            raise InputError(
+                f"{name} is a float image, so its values must be probabilities in [0, 1], got {values.min():g} to "
+                f"{values.max():g}. Scale it, or give integer labels (0 = background, one id a cell)."
+            )
+    check_pair(_integers(map_true), _integers(map_pred), ignore)
+
+
+def foreground(image: np.ndarray, *, threshold: float = 0.5) -> np.ndarray:
+    """bool, the same shape: probability > threshold where the image is float, > 0 where it is integer or bool."""
+    image = np.asarray(image)
+    # In float64: float32(0.1) is above 0.1.
+    return image.astype(np.float64) > threshold if image.dtype.kind == "f" else image > 0
+
+
+def confusion_of_maps(map_true: np.ndarray, map_pred: np.ndarray, ignore: np.ndarray | None = None) -> np.ndarray:
+    """`confusion` where either image may be float in [0, 1]: > 0.5 is foreground."""
+    check_maps(map_true, map_pred, ignore)
+    return confusion(foreground(map_true), foreground(map_pred), ignore)
+
+
 def pixel_accuracy(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """Share of pixels called rightly, (TP + TN) / all. Under imbalance it flatters: compare with all background."""
+    """Share of pixels called rightly, (TP + TN) / all, in [0, 1], higher is better.
+
+    Under imbalance it flatters: compare with all background. Empty images need no rule.
+    """
     return _pixel_accuracy(confusion(labels_true, labels_pred, ignore))
 
 
 def pixel_error(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """Share of pixels called wrongly, 1 - pixel accuracy (ISBI 2012; the mean squared difference of two masks)."""
-    return _pixel_error(confusion(labels_true, labels_pred, ignore))
+    """Share of pixels called wrongly, 1 - pixel accuracy, in [0, 1], lower is better. Empty images need no rule.
+
+    The mean squared difference of two masks, as in ISBI 2012. Either image may be float in [0, 1]: > 0.5 is foreground.
+
+    Reference:
+        Arganda-Carreras et al. 2015, https://doi.org/10.3389/fnana.2015.00142; `PixelError` of Fiji
+    """
+    return _pixel_error(confusion_of_maps(labels_true, labels_pred, ignore))
 
 
 def iou(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """Intersection over union (Jaccard) of the foreground, TP / (TP + FP + FN). Both empty: 1; one empty: 0."""
+    """Intersection over union (Jaccard) of the foreground, TP / (TP + FP + FN), in [0, 1], higher is better.
+
+    Both empty: 1; one empty: 0.
+    """
     return _iou(confusion(labels_true, labels_pred, ignore))
 
 
@@ -60,12 +99,15 @@ def background_iou(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.
 
 
 def dice(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """Dice (F1, Sorensen) of the foreground, 2 TP / (2 TP + FP + FN). Both empty: 1; one empty: 0."""
+    """Dice (F1, Sorensen) of the foreground, 2 TP / (2 TP + FP + FN), in [0, 1], higher is better.
+
+    Both empty: 1; one empty: 0.
+    """
     return _dice(confusion(labels_true, labels_pred, ignore))
 
 
 def frequency_weighted_iou(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarray | None = None) -> float:
-    """IoU of foreground and of background, each weighted by its share of the true pixels.
+    """IoU of foreground and of background, each weighted by its share of the true pixels; higher is better.
 
     A class that the truth does not have has weight 0, so an empty truth gives the background's IoU alone.
 
@@ -73,60 +115,6 @@ def frequency_weighted_iou(labels_true: np.ndarray, labels_pred: np.ndarray, ign
         Long, Shelhamer, Darrell 2015, sec. 5, https://arxiv.org/abs/1411.4038
     """
     return _frequency_weighted_iou(confusion(labels_true, labels_pred, ignore))
-
-
-def confusion_matrix(
-    classes_true: np.ndarray, classes_pred: np.ndarray, *, num_classes: int, ignore_class: int | None = None
-) -> np.ndarray:
-    """Pixels of true class i called class j, float64 (num_classes, num_classes). Additive over images.
-
-    Args:
-        classes_true: integer array of classes 0..num_classes - 1, or `ignore_class`.
-        classes_pred: the same shape, classes 0..num_classes - 1.
-        num_classes: Number of classes, background included.
-        ignore_class: True pixels of this value are left out, for example 255.
-
-    Raises:
-        InputError: not integers, different shapes, or a class outside the range on a counted pixel.
-    """
-    check_pair(classes_true, classes_pred)
-    classes_true, classes_pred = np.ravel(classes_true).astype(np.int64), np.ravel(classes_pred).astype(np.int64)
-    if ignore_class is not None:
-        counted = classes_true != ignore_class
-        classes_true, classes_pred = classes_true[counted], classes_pred[counted]
-    for name, classes in (("classes_true", classes_true), ("classes_pred", classes_pred)):
-        if classes.size and classes.max() >= num_classes:
-            raise InputError(
-                f"{name} holds class {classes.max()}, but num_classes={num_classes} allows 0..{num_classes - 1}. "
-                "Raise num_classes, or name the value as ignore_class if it means unannotated."
-            )
-    code = classes_true * num_classes + classes_pred
-    return np.bincount(code, minlength=num_classes**2).reshape(num_classes, num_classes).astype(float)
-
-
-def multiclass_pixel_accuracy(matrix: np.ndarray) -> float:
-    """Share of pixels called rightly, from a `confusion_matrix`; NaN without a counted pixel."""
-    return ratio(np.trace(matrix), matrix.sum())
-
-
-def iou_per_class(matrix: np.ndarray, *, undefined: float = NAN) -> np.ndarray:
-    """IoU of each class from a `confusion_matrix`, float64 (K,).
-
-    `undefined` stands where a class is in neither truth nor prediction. NaN leaves it out of a `nanmean`; 0 is
-    scikit-learn's rule, under which an absent class pulls the mean down.
-    """
-    hits = np.diag(matrix)
-    return _divide(hits, matrix.sum(axis=0) + matrix.sum(axis=1) - hits, undefined)
-
-
-def dice_per_class(matrix: np.ndarray, *, undefined: float = NAN) -> np.ndarray:
-    """Dice of each class from a `confusion_matrix`, float64 (K,); `undefined` as in `iou_per_class`."""
-    return _divide(2 * np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1), undefined)
-
-
-def multiclass_frequency_weighted_iou(matrix: np.ndarray) -> float:
-    """IoU of each class weighted by its share of the true pixels, from a `confusion_matrix`; NaN without pixels."""
-    return ratio(matrix.sum(axis=1) @ iou_per_class(matrix, undefined=0.0), matrix.sum())
 
 
 def _pixel_accuracy(counts: np.ndarray) -> float:
@@ -154,18 +142,17 @@ def _frequency_weighted_iou(counts: np.ndarray) -> float:
     return multiclass_frequency_weighted_iou(np.array([[tn, fp], [fn, tp]]))
 
 
-def _divide(numerator: np.ndarray, denominator: np.ndarray, undefined: float) -> np.ndarray:
-    return np.divide(numerator, denominator, out=np.full(len(denominator), undefined), where=denominator > 0)
-
-
-def _itself(counts: np.ndarray) -> np.ndarray:
-    return counts
+def _integers(image: np.ndarray) -> np.ndarray:
+    """The image, or its foreground where it is float."""
+    return foreground(image) if np.asarray(image).dtype.kind == "f" else image
 
 
 METRICS = {
-    "pixel_accuracy": Measure(confusion, _itself, _pixel_accuracy, higher_is_better=True, kind="pixel"),
-    "iou": Measure(confusion, _itself, _iou, higher_is_better=True, kind="pixel"),
-    "frequency_weighted_iou": Measure(confusion, _itself, _frequency_weighted_iou, higher_is_better=True, kind="pixel"),
-    "dice": Measure(confusion, _itself, _dice, higher_is_better=True, kind="pixel"),
-    "pixel_error": Measure(confusion, _itself, _pixel_error, higher_is_better=False, kind="pixel"),
+    "pixel_accuracy": Measure(confusion, itself, _pixel_accuracy, higher_is_better=True, kind="pixel"),
+    "iou": Measure(confusion, itself, _iou, higher_is_better=True, kind="pixel"),
+    "frequency_weighted_iou": Measure(confusion, itself, _frequency_weighted_iou, higher_is_better=True, kind="pixel"),
+    "dice": Measure(confusion, itself, _dice, higher_is_better=True, kind="pixel"),
+    "pixel_error": Measure(
+        confusion_of_maps, itself, _pixel_error, higher_is_better=False, kind="pixel", takes_probability=True
+    ),
 }

@@ -6,7 +6,7 @@ import tifffile
 
 from cellseg import metrics
 from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores, evaluate_folders, pair_files
-from cellseg.metrics import METRICS
+from cellseg.metrics import IMAGE_METRICS
 from pipelines.errors import InputError
 from pipelines.images import write_image, write_labels
 from pipelines.sources import SOURCES
@@ -42,10 +42,10 @@ def test_scores_pool_and_list_images():
 
 def test_scores_equal_score_of_the_lists():
     pairs = [scene() for scene in cells.PAIRS.values()]
-    scores = Scores(list(metrics.METRICS))
+    scores = Scores(list(metrics.IMAGE_METRICS))
     for number, pair in enumerate(pairs):
         scores.add(str(number), *pair)
-    assert scores.result()["measures"] == metrics.score(*zip(*pairs, strict=True), list(metrics.METRICS))
+    assert scores.result()["measures"] == metrics.score(*zip(*pairs, strict=True), list(metrics.IMAGE_METRICS))
 
 
 def test_undefined_is_null_and_counted():
@@ -266,7 +266,7 @@ def test_a_prediction_on_a_cell_that_gold_truth_leaves_out_changes_no_score(tmp_
     sample = SOURCES["ctc"](source)[0].load()
     answers = {}
     for name, prediction in {"found": all_cells, "left": np.where(all_cells <= 2, all_cells, 0)}.items():
-        scores = Scores(list(METRICS))
+        scores = Scores(list(IMAGE_METRICS))
         scores.add("t000", sample.labels, prediction, sample.ignore)
         answers[name] = scores.result()
     assert answers["found"] == answers["left"]

@@ -13,7 +13,8 @@ from tests import cells, oracles
 
 LABELS = arrays(np.int32, (5, 6), elements=st.integers(0, 4))
 PROPERTY = settings(max_examples=50, derandomize=True, deadline=None)
-OBJECT = [name for name, measure in metrics.METRICS.items() if measure.kind == "object"]
+# Those of the gland contest have rules of their own (test_metrics_glas).
+OBJECT = [*objects.METRICS, "seg"]
 
 
 def take(name, labels_true, labels_pred, ignore=None):
@@ -41,16 +42,32 @@ def take(name, labels_true, labels_pred, ignore=None):
         ("shifted_cell", "average_precision_mean", 3 / 10),
         ("shifted_cell", "panoptic_quality", 0.6),
         ("shifted_cell", "count_error", 0),
+        # Shared 12, union 12, and 12 pixels of the missed cell.
+        ("missed_cell", "aji", 12 / 24),
+        ("missed_cell", "aji_plus", 12 / 24),
+        ("extra_cell", "aji", 12 / 24),
+        # Both true cells take the merged one: (12 + 12) / (24 + 24); one to one: 12 / (24 + 12).
+        ("merged_pair", "aji", 24 / 48),
+        ("merged_pair", "aji_plus", 12 / 36),
+        ("split_cell", "aji", 12 / 36),
+        ("split_cell", "aji_plus", 12 / 36),
+        ("shifted_cell", "aji", 0.6),
+        # True 1 takes predicted 2 (4/9), true 2 takes it too (3/7), predicted 1 (2 pixels) is left: 7 / (9 + 7 + 2).
+        ("greedy_trap", "aji", 7 / 18),
+        # 2/6 + 3/7 is more than 4/9: shared 2 + 3 of 9 + 9 - 5.
+        ("greedy_trap", "aji_plus", 5 / 13),
     ],
 )
 def test_by_hand(scene, name, expected):
     assert take(name, *cells.PAIRS[scene]()) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", ["average_precision", "average_precision_mean", "panoptic_quality", "count_error"])
+@pytest.mark.parametrize("name", [name for name in metrics.IMAGE_METRICS if hasattr(metrics, name)])
 def test_plain_function_equals_the_table(name):
-    pair = cells.missed_cell()
-    assert getattr(metrics, name)(*pair) == take(name, *pair)
+    for pair in (cells.missed_cell(), cells.shifted_cell(), cells.merged_pair()):
+        ignore = ignored_from(6)
+        assert getattr(metrics, name)(*pair) == pytest.approx(take(name, *pair), abs=1e-12)
+        assert getattr(metrics, name)(*pair, ignore) == pytest.approx(take(name, *pair, ignore), abs=1e-12)
 
 
 @pytest.mark.parametrize("name", OBJECT)
@@ -77,6 +94,7 @@ def test_ratios_by_hand():
     assert scores["recall"] == 3 / 5
     assert scores["accuracy"] == 3 / 6
     assert scores["f1"] == pytest.approx(6 / 9, abs=1e-12)
+    assert scores["segmentation_quality"] == pytest.approx(2.4 / 3, abs=1e-12)
     assert scores["panoptic_quality"] == pytest.approx(4.8 / 9, abs=1e-12)
 
 
@@ -96,6 +114,31 @@ def test_counts_equal_trying_everything(labels_true, labels_pred, threshold, str
     assert tp + fp == len(oracles.objects(labels_pred))
     assert tp + fn == len(oracles.objects(labels_true))
     assert total == pytest.approx(float(iou_sum), abs=1e-12)
+
+
+@PROPERTY
+@given(LABELS, LABELS)
+def test_aji_equals_loops_over_cells(labels_true, labels_pred):
+    for name in ("aji", "aji_plus"):
+        expected = getattr(oracles, name)(labels_true, labels_pred)
+        found = take(name, labels_true, labels_pred)
+        assert found == pytest.approx(math.nan if expected is None else float(expected), abs=1e-12, nan_ok=True)
+
+
+def test_aji_of_equal_iou_takes_the_larger_pair():
+    # A true cell of 4 pixels: 1 of 4 with predicted 1, and 2 of 8 with predicted 2; the larger pair leaves 1 pixel.
+    truth, prediction = np.array([[3, 3, 3, 3, 0, 0, 0, 0]]), np.array([[1, 0, 2, 2, 2, 2, 2, 2]])
+    for ties in ("place", "id"):
+        assert objects.aji(truth, prediction, ties=ties) == pytest.approx(2 / (8 + 1), abs=1e-12)
+
+
+def test_aji_of_two_equal_partners():
+    # Both predicted cells share 2 of 5 with true 1; the first one also holds true 2 (1 of 3).
+    truth = np.array([[2, 1, 1, 1, 1, 0]])
+    prediction = np.array([[9, 9, 9, 4, 4, 4]])
+    # Place takes the left one, 9, for both, and leaves 4: (2 + 1) / (5 + 3 + 3). The lower id is 4: (2 + 1) / (5 + 3).
+    assert objects.aji(truth, prediction) == pytest.approx(3 / 11, abs=1e-12)
+    assert objects.aji(truth, prediction, ties="id") == pytest.approx(3 / 8, abs=1e-12)
 
 
 @PROPERTY
@@ -121,14 +164,14 @@ def test_ids_do_not_matter(labels_true, labels_pred, ids_true, ids_pred):
 @given(LABELS)
 def test_identity_is_perfect(labels):
     found = metrics.score(labels, labels, OBJECT)
-    perfect = {name: 1.0 if metrics.METRICS[name].higher_is_better else 0.0 for name in OBJECT}
+    perfect = {name: 1.0 if metrics.IMAGE_METRICS[name].higher_is_better else 0.0 for name in OBJECT}
     assert found == (perfect if labels.any() else pytest.approx(dict.fromkeys(OBJECT, math.nan), nan_ok=True))
 
 
 @PROPERTY
 @given(LABELS, LABELS)
 def test_symmetric_but_for_those_relative_to_the_truth(labels_true, labels_pred):
-    names = [name for name in OBJECT if name not in ("seg", "count_error")]
+    names = [name for name in OBJECT if name not in ("seg", "count_error", "aji")]
     there, back = metrics.score(labels_true, labels_pred, names), metrics.score(labels_pred, labels_true, names)
     assert there == pytest.approx(back, abs=1e-12, nan_ok=True)
 
@@ -178,7 +221,7 @@ def test_ignored_pixels_do_not_lower_the_iou():
 
 def test_score_of_a_stack_equals_a_list():
     truths, predictions = zip(cells.shifted_cell(), cells.missed_cell(), strict=True)
-    names = list(metrics.METRICS)
+    names = list(metrics.IMAGE_METRICS)
     assert metrics.score(np.stack(truths), np.stack(predictions), names) == metrics.score(truths, predictions, names)
 
 
@@ -193,13 +236,41 @@ def test_ignore_of_a_stack():
     assert take("pixel_accuracy", truths, predictions, ignore) == pytest.approx((24 + 36) / (24 + 48), abs=1e-12)
 
 
-@pytest.mark.parametrize("name", list(metrics.METRICS))
+@pytest.mark.parametrize("name", list(metrics.IMAGE_METRICS))
 def test_value_of_a_measure_is_the_pooled_score(name):
     pairs = [cells.shifted_cell(), cells.missed_cell(), cells.merged_pair()]
-    measure = metrics.METRICS[name]
+    measure = metrics.IMAGE_METRICS[name]
     total = sum(measure.count(*pair) for pair in pairs)
     assert total.dtype == np.float64
     assert measure.value(total) == take(name, *zip(*pairs, strict=True))
+
+
+FLOATS = {"v_rand", "v_info", "warping_error", "pixel_error"}
+
+
+@pytest.mark.parametrize("name", list(metrics.IMAGE_METRICS))
+def test_a_probability_is_taken_where_it_is_right_and_refused_elsewhere(name):
+    labels = cells.two_touching()
+    probability = np.where(labels > 0, 0.75, 0.25).astype(np.float32)
+    assert metrics.IMAGE_METRICS[name].takes_probability == (name in FLOATS)
+    if name in FLOATS:
+        assert not math.isnan(take(name, labels, probability))
+        with pytest.raises(InputError, match=r"labels_pred is a float image.*in \[0, 1\], got 25 to 75"):
+            take(name, labels, probability * 100)
+        with pytest.raises(InputError, match="in .0, 1., got nan to nan"):
+            take(name, labels, np.full(labels.shape, np.nan))
+    else:
+        with pytest.raises(InputError, match="labels_pred must hold integers.*suits the measures v_rand"):
+            take(name, labels, probability)
+
+
+@pytest.mark.parametrize("name", list(metrics.IMAGE_METRICS))
+def test_ignored_pixels_change_nothing(name):
+    truth, prediction = cells.shifted_cell()
+    other = prediction.copy()
+    other[:, 7] = 5
+    ignore = ignored_from(7)
+    assert take(name, truth, other, ignore) == take(name, truth, prediction, ignore)
 
 
 def test_unknown_measure_names_the_nearest():

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cellseg import metrics
+from cellseg.metrics import classes as by_class
 from cellseg.metrics import pixel
-from pipelines.errors import InputError
 from tests import cells, oracles
 
 LABELS = arrays(np.int32, (4, 5), elements=st.integers(0, 3))
@@ -81,6 +81,18 @@ def test_counts_equal_a_loop(labels_true, labels_pred, ignore):
     assert tuple(pixel.confusion(labels_true, labels_pred, ignore)) == expected
 
 
+def test_probability_is_cut_above_a_half():
+    truth = np.array([[1.0, 1.0, 0.0, 0.0]])
+    probability = np.array([[0.51, 0.5, 0.5, 0.9]], np.float32)
+    assert metrics.pixel_error(truth, probability) == 2 / 4
+    assert metrics.pixel_error(truth > 0, probability) == 2 / 4
+
+
+def test_threshold_is_not_rounded_to_the_images_precision():
+    # float32(0.1) is 0.100000001.
+    assert pixel.foreground(np.array([0.1], np.float32), threshold=0.1).all()
+
+
 @PROPERTY
 @given(LABELS, LABELS)
 def test_symmetric_but_for_the_weighting(labels_true, labels_pred):
@@ -107,35 +119,7 @@ def test_identity_is_perfect(labels):
 @PROPERTY
 @given(LABELS, LABELS)
 def test_two_classes_equal_the_binary_form(labels_true, labels_pred):
-    matrix = pixel.confusion_matrix(labels_true > 0, labels_pred > 0, num_classes=2)
-    assert pixel.multiclass_pixel_accuracy(matrix) == metrics.pixel_accuracy(labels_true, labels_pred)
+    matrix = by_class.confusion_matrix(labels_true > 0, labels_pred > 0, num_classes=2)
+    assert by_class.multiclass_pixel_accuracy(matrix) == metrics.pixel_accuracy(labels_true, labels_pred)
     expected = metrics.frequency_weighted_iou(labels_true, labels_pred)
-    assert pixel.multiclass_frequency_weighted_iou(matrix) == pytest.approx(expected, abs=1e-12)
-
-
-def classes():
-    """Truth 0 0 1 / 1 2 ?, prediction 0 1 1 / 1 0 2, ? = 255 not annotated; class 3 is in neither."""
-    return np.array([[0, 0, 1], [1, 2, 255]], np.uint8), np.array([[0, 1, 1], [1, 0, 2]], np.uint8)
-
-
-def test_multiclass_by_hand():
-    matrix = pixel.confusion_matrix(*classes(), num_classes=4, ignore_class=255)
-    assert matrix.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
-    assert pixel.multiclass_pixel_accuracy(matrix) == pytest.approx(3 / 5, abs=1e-12)
-    # Class 0: 1 shared of 2 + 2 - 1; class 1: 2 of 2 + 3 - 2; class 2: 0 of 1; class 3 nowhere.
-    np.testing.assert_allclose(pixel.iou_per_class(matrix), [1 / 3, 2 / 3, 0, np.nan])
-    np.testing.assert_allclose(pixel.dice_per_class(matrix), [2 / 4, 4 / 5, 0, np.nan])
-    assert pixel.iou_per_class(matrix, undefined=0.0)[3] == 0
-    # 2/5 * 1/3 + 2/5 * 2/3 + 1/5 * 0.
-    assert pixel.multiclass_frequency_weighted_iou(matrix) == pytest.approx(2 / 5, abs=1e-12)
-
-
-def test_multiclass_without_pixels_is_undefined():
-    nothing = pixel.confusion_matrix(np.full((2, 2), 255), np.zeros((2, 2), int), num_classes=2, ignore_class=255)
-    assert math.isnan(pixel.multiclass_pixel_accuracy(nothing))
-    assert math.isnan(pixel.multiclass_frequency_weighted_iou(nothing))
-
-
-def test_class_out_of_range_is_refused():
-    with pytest.raises(InputError, match="classes_true holds class 255, but num_classes=4"):
-        pixel.confusion_matrix(*classes(), num_classes=4)
+    assert by_class.multiclass_frequency_weighted_iou(matrix) == pytest.approx(expected, abs=1e-12)
