@@ -1,55 +1,45 @@
 """Building blocks of the networks: convolution units, dropout, up- and downsampling, crop and concatenate.
 
-How blocks make a network is the work of `cellseg.models.unet` and its neighbours.
+Their layers, where Keras' own are slow, live in `cellseg.models.fast`; how blocks make a network is the work of
+`cellseg.models.unet` and its neighbours.
 """
 
 import keras
-from keras import layers, ops
+from keras import layers
+
+from cellseg.models.fast import BatchNormalization, BilinearUpsampling, Dropout
 
 UPSAMPLING = ("bilinear", "transposed2", "transposed3")
 BATCH_NORM_MOMENTUM = 0.9  # as PyTorch; at Keras' 0.99 validation lags hundreds of steps behind the weights
 
 
-@keras.saving.register_keras_serializable(package="cellseg")
-class BilinearUpsampling(layers.Layer):
-    """Twice the height and width by bilinear interpolation, half-pixel centres, edges repeated.
-
-    (N, H, W, C) -> (N, 2H, 2W, C), equal to `UpSampling2D(interpolation="bilinear")`. Along each axis every new pixel
-    is 0.75 of the old pixel that it lies in + 0.25 of the nearer neighbour.
-    """
-
-    # Written as shifted sums: the gradient of the resize op took a quarter of the training step on a CPU, and
-    # Keras 3.15's own layer fails in TensorFlow graphs for a second image size (keras/src/ops/image.py).
-
-    def call(self, inputs):
-        """Upsample a batch of feature maps."""
-        return _double(_double(inputs, axis=1), axis=2)
-
-    def compute_output_shape(self, input_shape):
-        """(N, H, W, C) -> (N, 2H, 2W, C); unknown sides stay unknown."""
-        batch, height, width, channels = input_shape
-        return (batch, height and 2 * height, width and 2 * width, channels)
-
-
-def convolution_unit(x, filters: int, *, padding: str, batch_norm: bool, dropout: float, name: str):
+def convolution_unit(x, filters: int, *, padding: str, batch_norm: bool, dropout: float, name: str, l2: float = 0.0):
     """3x3 convolution (He normal), then batch normalisation if asked, ReLU, and dropout if > 0."""
-    x = layers.Conv2D(filters, 3, padding=padding, kernel_initializer="he_normal", name=f"{name}_conv")(x)
+    x = layers.Conv2D(
+        filters, 3, padding=padding, kernel_initializer="he_normal", kernel_regularizer=decay(l2), name=f"{name}_conv"
+    )(x)
     if batch_norm:
-        x = layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_norm")(x)
+        x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_norm")(x)
     x = layers.ReLU(name=f"{name}_relu")(x)
     if dropout > 0:
-        x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
+        x = Dropout(dropout, name=f"{name}_dropout")(x)
     return x
 
 
-def upsample(x, filters: int, *, how: str, name: str):
+def upsample(x, filters: int, *, how: str, name: str, l2: float = 0.0):
     """Twice the height and width: `bilinear` keeps the channels, `transposed2` and `transposed3` learn `filters`."""
     if how == "bilinear":
         return BilinearUpsampling(name=name)(x)
     size = int(how.removeprefix("transposed"))
-    return layers.Conv2DTranspose(filters, size, strides=2, padding="same", kernel_initializer="he_normal", name=name)(
-        x
-    )
+    return layers.Conv2DTranspose(
+        filters,
+        size,
+        strides=2,
+        padding="same",
+        kernel_initializer="he_normal",
+        kernel_regularizer=decay(l2),
+        name=name,
+    )(x)
 
 
 def crop_and_concatenate(skip, x, *, crop: int, name: str):
@@ -59,33 +49,30 @@ def crop_and_concatenate(skip, x, *, crop: int, name: str):
     return layers.Concatenate(name=name)([skip, x])
 
 
-def head(x, outputs: int, *, bias=None):
+def head(x, outputs: int, *, bias=None, l2: float = 0.0):
     """1x1 convolution to `logits`, then `probability` (sigmoid for one output, softmax for more), in float32.
 
     Args:
         x: Features (N, h, w, C).
         outputs: Number of output channels.
-        bias: First bias of each output; None = 0. The prior's logit makes the first loss that of a constant guess.
+        bias: First bias, one for all outputs or one each; None = 0. The prior's logit makes the first loss that of a
+            constant guess.
+        l2: See `decay`.
     """
     start = "zeros" if bias is None else keras.initializers.Constant(bias)
     logits = layers.Conv2D(
-        outputs, 1, kernel_initializer="glorot_uniform", bias_initializer=start, dtype="float32", name="logits"
+        outputs,
+        1,
+        kernel_initializer="glorot_uniform",
+        bias_initializer=start,
+        kernel_regularizer=decay(l2),
+        dtype="float32",
+        name="logits",
     )(x)
     activation = "sigmoid" if outputs == 1 else "softmax"
     return layers.Activation(activation, dtype="float32", name="probability")(logits)
 
 
-def _double(x, axis: int):
-    length = ops.shape(x)[axis]
-    first, last = _slice(x, axis, 0, 1), _slice(x, axis, length - 1, length)
-    before = ops.concatenate([first, _slice(x, axis, 0, length - 1)], axis=axis)
-    after = ops.concatenate([_slice(x, axis, 1, length), last], axis=axis)
-    near = 0.75 * x
-    pairs = ops.stack([near + 0.25 * before, near + 0.25 * after], axis=axis + 1)
-    shape = list(ops.shape(x))
-    shape[axis] = 2 * length
-    return ops.reshape(pairs, shape)
-
-
-def _slice(x, axis: int, start, stop):
-    return x[:, start:stop] if axis == 1 else x[:, :, start:stop]
+def decay(l2: float) -> keras.regularizers.Regularizer | None:
+    """The regulariser that adds l2 * (sum of squares) of a kernel to the loss; None for 0."""
+    return keras.regularizers.L2(l2) if l2 > 0 else None

@@ -3,12 +3,15 @@
 Blocks live in `cellseg.models.blocks`; tiling an image into legal sizes lives in `pipelines.tiling`.
 """
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from keras import Model, layers
 
-from cellseg.models.blocks import UPSAMPLING, convolution_unit, crop_and_concatenate, head, upsample
+from cellseg.models import sizes
+from cellseg.models.blocks import UPSAMPLING, Dropout, convolution_unit, crop_and_concatenate, head, upsample
 from pipelines.errors import InputError
 
 PADDINGS = ("same", "valid")
@@ -24,9 +27,10 @@ def unet(
     padding: Literal["same", "valid"] = "valid",
     up: Literal["bilinear", "transposed2", "transposed3"] = "transposed2",
     batch_norm: bool = False,
-    dropout: float = 0.5,
+    dropout: float | list[float] = 0.5,
     dropout_at: Literal["every", "contracting_end"] = "contracting_end",
-    output_bias: float | None = None,
+    l2: float = 0.0,
+    output_bias: float | Sequence[float] | None = None,
 ) -> Model:
     """U-Net: a contracting and an expanding path of `depth` levels, joined level by level.
 
@@ -42,10 +46,12 @@ def unet(
         padding: `valid` (the paper; the border is lost) or `same` (zeros outside).
         up: `transposed2` (the paper's 2x2 up-convolution), `transposed3` (3x3) or `bilinear`.
         batch_norm: Batch normalisation between convolution and ReLU.
-        dropout: Share of features dropped; 0 = none.
+        dropout: Share of features dropped; 0 = none. A list gives one for each level 0 to `depth`, on both paths, and
+            needs `dropout_at: every`.
         dropout_at: `contracting_end`: once after each of the last two levels of the contracting path (the paper);
             `every`: after every ReLU (the pancreatic U-Net).
-        output_bias: First bias of the output; None = 0.
+        l2: The loss grows by l2 * (sum of the squared convolution kernels); biases are left alone.
+        output_bias: First bias of the output, one for all channels or one each; None = 0.
 
     Raises:
         InputError: a side that this network cannot take; the message names the nearest that fit.
@@ -58,36 +64,37 @@ def unet(
     _check_choice("model.dropout_at", dropout_at, DROPOUT_PLACES)
     if filters < 1 or not 1 <= depth <= 8:
         raise InputError(f"model.filters must be at least 1 and model.depth 1 to 8, got {filters} and {depth}.")
-    if not 0 <= dropout < 1:
-        raise InputError(f"model.dropout must be in [0, 1), got {dropout}.")
+    shares = _dropout_by_level(dropout, depth=depth, at=dropout_at)
+    if l2 < 0:
+        raise InputError(f"model.l2 must be >= 0, got {l2}.")
     for side in filter(None, input_shape[:2]):
         check_size(side, depth=depth, padding=padding)
 
-    everywhere = dropout if dropout_at == "every" else 0.0
-    unit: dict[str, Any] = {"padding": padding, "batch_norm": batch_norm, "dropout": everywhere}
+    unit: dict[str, Any] = {"padding": padding, "batch_norm": batch_norm, "l2": l2}
     inputs = layers.Input(input_shape, name="image")
     x, skips = inputs, []
     for level in range(depth + 1):
         channels = filters * 2**level
-        x = convolution_unit(x, channels, name=f"down{level}a", **unit)
-        x = convolution_unit(x, channels, name=f"down{level}b", **unit)
-        if dropout_at == "contracting_end" and dropout > 0 and level >= depth - 1:
-            x = layers.Dropout(dropout, name=f"down{level}_dropout")(x)
+        x = convolution_unit(x, channels, name=f"down{level}a", dropout=shares[level], **unit)
+        x = convolution_unit(x, channels, name=f"down{level}b", dropout=shares[level], **unit)
+        if dropout_at == "contracting_end" and dropout and level >= depth - 1:
+            x = Dropout(dropout, name=f"down{level}_dropout")(x)
         if level < depth:
             skips.append(x)
             x = layers.MaxPooling2D(2, name=f"pool{level}")(x)
     crops = [0] * depth if padding == "same" else skip_crops(depth)
     for level in reversed(range(depth)):
         channels = filters * 2**level
-        x = upsample(x, channels, how=up, name=f"up{level}")
+        x = upsample(x, channels, how=up, l2=l2, name=f"up{level}")
         x = crop_and_concatenate(skips[level], x, crop=crops[level], name=f"join{level}")
-        x = convolution_unit(x, channels, name=f"up{level}a", **unit)
-        x = convolution_unit(x, channels, name=f"up{level}b", **unit)
-    return Model(inputs, head(x, outputs, bias=output_bias), name="unet")
+        x = convolution_unit(x, channels, name=f"up{level}a", dropout=shares[level], **unit)
+        x = convolution_unit(x, channels, name=f"up{level}b", dropout=shares[level], **unit)
+    return Model(inputs, head(x, outputs, bias=output_bias, l2=l2), name="unet")
 
 
-def output_size(size: int, *, depth: int = 4, padding: str = "valid") -> int | None:
+def output_size(side: int, *, depth: int = 4, padding: str = "valid") -> int | None:
     """Output side of a U-Net for an input side, in pixels; None where a level would get an odd or empty side."""
+    size = side
     if padding == "same":
         return size if size > 0 and size % 2**depth == 0 else None
     for _ in range(depth):
@@ -113,25 +120,10 @@ def skip_crops(depth: int) -> list[int]:
     return crops[::-1]
 
 
-def nearest_sizes(size: int, *, depth: int = 4, padding: str = "valid") -> tuple[int | None, int]:
-    """The nearest legal input sides below (None if there is none) and above `size`."""
-    smaller = next((n for n in range(size - 1, 0, -1) if output_size(n, depth=depth, padding=padding)), None)
-    larger = size + 1
-    while output_size(larger, depth=depth, padding=padding) is None:
-        larger += 1
-    return smaller, larger
-
-
-def check_size(size: int, *, depth: int, padding: str) -> None:
+def check_size(side: int, *, depth: int, padding: str) -> None:
     """Raise InputError if a U-Net cannot take a tile of this side; the message names the nearest that fit."""
-    if output_size(size, depth=depth, padding=padding) is not None:
-        return
-    smaller, larger = nearest_sizes(size, depth=depth, padding=padding)
-    fits = f"{smaller} and {larger}" if smaller else f"{larger} (the smallest)"
-    raise InputError(
-        f"U-Net with padding='{padding}' and depth={depth} cannot take a {size}x{size} tile: a level would have "
-        f"an odd or empty side. Nearest sizes that fit: {fits} (train.patch or inference.tile)."
-    )
+    of = functools.partial(output_size, depth=depth, padding=padding)
+    sizes.check_size(side, of, network=f"U-Net with padding='{padding}' and depth={depth}")
 
 
 def receptive_radius(*, depth: int = 4) -> int:
@@ -142,6 +134,23 @@ def receptive_radius(*, depth: int = 4) -> int:
     convolutions = sum(2 * 2**level for level in range(depth + 1)) + sum(2 * 2**level for level in range(depth))
     sampling = sum(2**level + 2 ** (level + 1) for level in range(depth))
     return convolutions + math.ceil(sampling)
+
+
+def _dropout_by_level(dropout: float | list[float], *, depth: int, at: str) -> list[float]:
+    """Dropout after every ReLU of each level; zeros where it is applied at the end of the contracting path alone."""
+    for share in dropout if isinstance(dropout, list) else [dropout]:
+        if not 0 <= share < 1:
+            raise InputError(f"model.dropout must be in [0, 1), got {share}.")
+    if not isinstance(dropout, list):
+        return [dropout if at == "every" else 0.0] * (depth + 1)
+    if at != "every":
+        raise InputError("model.dropout is a list, one share for each level; that needs model.dropout_at: every.")
+    if len(dropout) != depth + 1:
+        raise InputError(
+            f"model.dropout lists {len(dropout)} shares, but depth {depth} has {depth + 1} levels (0 to {depth}). "
+            "Give one for each, or one number for all."
+        )
+    return dropout
 
 
 def _check_choice(key: str, value: str, known: tuple[str, ...]) -> None:

@@ -5,7 +5,8 @@ from keras import ops
 
 from cellseg.models import MODELS
 from cellseg.models.blocks import BilinearUpsampling
-from cellseg.models.unet import nearest_sizes, output_size, receptive_radius, skip_crops, unet
+from cellseg.models.sizes import nearest_sizes
+from cellseg.models.unet import output_size, receptive_radius, skip_crops, unet
 from pipelines.errors import InputError
 
 PANCREATIC = {"filters": 16, "padding": "same", "up": "bilinear", "batch_norm": True, "dropout": 0.1}
@@ -74,7 +75,7 @@ def test_512_is_not_legal_and_the_message_names_the_nearest():
         unet((100, 100, 1))
     with pytest.raises(InputError, match="padding='same'.*cannot take a 250x250 tile.*240 and 256"):
         unet((250, 250, 1), **PANCREATIC)
-    assert nearest_sizes(188) == (None, 204)
+    assert nearest_sizes(188, output_size) == (None, 204)
 
 
 @pytest.mark.parametrize(("key", "value"), [("padding", "full"), ("up", "nearest"), ("dropout_at", "start")])
@@ -151,6 +152,48 @@ def test_dropout_places():
     assert dropouts(small(dropout=0.0)) == 0
     assert dropouts(small(dropout=0.5, dropout_at="contracting_end")) == 2
     assert dropouts(small(dropout=0.1)) == 10  # two a block, five blocks
+
+
+def test_dropout_by_level():
+    network = small(dropout=[0.0, 0.2, 0.5])
+    rates = {
+        layer.name: pytest.approx(layer.rate) for layer in network.layers if isinstance(layer, keras.layers.Dropout)
+    }
+    assert rates == {
+        "down1a_dropout": 0.2, "down1b_dropout": 0.2, "down2a_dropout": 0.5, "down2b_dropout": 0.5,
+        "up1a_dropout": 0.2, "up1b_dropout": 0.2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": [0.1, 0.2]}, r"model.dropout lists 2 shares, but depth 2 has 3 levels \(0 to 2\)"),
+        ({"dropout": [0.1, 0.2, 1.0]}, r"model.dropout must be in \[0, 1\), got 1.0"),
+        ({"dropout": [0, 0, 0.5], "dropout_at": "contracting_end"}, "that needs model.dropout_at: every"),
+        ({"l2": -1.0}, "model.l2 must be >= 0, got -1.0"),
+    ],
+)
+def test_bad_options_are_explained(options, message):
+    with pytest.raises(InputError, match=message):
+        small(**options)
+
+
+@pytest.mark.parametrize("up", ["bilinear", "transposed2", "transposed3"])
+def test_l2_counts_every_kernel_and_no_bias(up):
+    network = small(l2=0.5, up=up)
+    kernels = [weight for weight in network.trainable_weights if weight.name == "kernel"]
+    squares = sum(float(ops.sum(ops.square(kernel))) for kernel in kernels)
+    assert len(kernels) == (10 + 1 if up == "bilinear" else 10 + 1 + 2)
+    assert sum(float(penalty) for penalty in network.losses) == pytest.approx(0.5 * squares, rel=1e-5)
+    assert not small(up=up).losses
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_any_number_of_channels(channels):
+    x = np.random.default_rng(0).random((1, 16, 16, channels)).astype(np.float32)
+    network = unet((None, None, channels), outputs=4, padding="same", filters=2, depth=2)
+    assert network.predict_on_batch(x).shape == (1, 16, 16, 4)
 
 
 def test_nothing_beyond_the_receptive_radius_matters():
