@@ -1,5 +1,21 @@
-"""Networks by name. Each file holds one family; blocks that they share live in `cellseg.models.blocks`."""
+"""Networks by name. Each file holds one family; blocks that they share live in `cellseg.models.blocks`.
 
-from cellseg.models.unet import unet
+MODELS: name -> builder(input_shape, *, outputs, output_bias, options). OUTPUT_SIZES: name -> (side, *, options) -> side
+of the answer, None where the network cannot take a tile of this side. FIXED: name -> (options) -> whether the network
+is built for one size alone.
+"""
 
-MODELS = {"unet": unet}
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cellseg.models import dmcn as _dmcn
+from cellseg.models import pretrained as _pretrained
+from cellseg.models import unet as _unet
+
+MODELS: dict[str, Callable] = {"unet": _unet.unet, "dmcn": _dmcn.dmcn, "pretrained": _pretrained.pretrained}
+OUTPUT_SIZES: dict[str, Callable[..., int | None]] = {
+    "unet": _unet.output_size,
+    "dmcn": _dmcn.output_size,
+    "pretrained": _pretrained.output_size,
+}
+FIXED: dict[str, Callable[[Mapping[str, Any]], bool]] = {"pretrained": _pretrained.fixed_shape}
