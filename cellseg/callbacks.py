@@ -12,21 +12,27 @@ from dataclasses import dataclass, field
 import keras
 import numpy as np
 
+from cellseg import answers
 from cellseg.thresholds import ThresholdCurve
 from pipelines.errors import InputError
 
 MONITOR = "val_dice"
+CLASS_MONITOR = "val_class_dice"
 
 
 @dataclass
 class ValidationImage:
-    """One whole image to judge by: stretched or raw image as the predictor wants it, truth, unannotated pixels."""
+    """One whole image to judge by: stretched or raw image as the predictor wants it, truth, unannotated pixels.
+
+    `classes` is the class of each pixel in a cell, 0 = background or a cell of unknown class; None without classes.
+    """
 
     name: str
     image: np.ndarray
     mask: np.ndarray
     limits: tuple[float, float]
     ignore: np.ndarray | None = None
+    classes: np.ndarray | None = None
 
 
 class WholeImageValidation(keras.callbacks.Callback):
@@ -34,13 +40,17 @@ class WholeImageValidation(keras.callbacks.Callback):
 
     val_dice: pooled Dice at the best threshold of the epoch (the run's threshold is tuned the same way in the end);
     val_dice_half: pooled Dice at threshold 0.5; val_foreground_ratio: drawn / true foreground at 0.5.
+    val_class_dice, with classes: mean over the classes present of the pooled Dice of the most probable class; a cell of
+    unknown class has no vote.
 
     Must come before every callback that reads these. Crops would flatter: they have no borders and no empty frames.
 
     Args:
         images: Gives the validation images anew each time; they are not all kept in memory.
-        probability: ValidationImage -> float32 (H, W), with the current weights.
+        probability: ValidationImage -> float32 (H, W, K), with the current weights.
         examples: How many answers to keep for pictures.
+        decision: As `cellseg.answers.foreground` takes it.
+        num_classes: Number of classes without background; 0 = none.
     """
 
     def __init__(
@@ -49,29 +59,51 @@ class WholeImageValidation(keras.callbacks.Callback):
         probability: Callable[[ValidationImage], np.ndarray],
         *,
         examples: int = 3,
+        decision: answers.Decision = "threshold",
+        num_classes: int = 0,
     ):
         super().__init__()
         self._images, self._probability, self._examples = images, probability, examples
+        self._decision, self._num_classes = decision, num_classes
+        self.monitor = CLASS_MONITOR if num_classes else MONITOR
         self.curve = ThresholdCurve()
         self.examples: list[tuple[ValidationImage, np.ndarray]] = []
 
     def on_epoch_end(self, epoch, logs=None):
         """Judge the current weights."""
         self.curve, self.examples = ThresholdCurve(), []
+        confusion = np.zeros((self._num_classes + 1, self._num_classes + 1))
         for image in self._images():
-            probability = self._probability(image)
-            if np.isnan(probability).any():
+            answer = self._probability(image)
+            if np.isnan(answer).any():
                 raise InputError(
                     f"The network answers NaN after epoch {epoch + 1}: its weights have blown up. Lower "
                     "train.learning_rate, or look for images with extreme values."
                 )
+            probability = answers.foreground(answer, decision=self._decision)
             self.curve.add(image.mask, probability, image.ignore)
+            confusion += self._confusion(image, answer)
             if len(self.examples) < self._examples:
                 self.examples.append((image, probability))
         half = int(np.argmin(np.abs(self.curve.thresholds - 0.5)))
         logs[MONITOR] = float(np.max(self.curve.dice))
         logs["val_dice_half"] = float(self.curve.dice[half])
         logs["val_foreground_ratio"] = float(self.curve.foreground_ratio[half])
+        if self._num_classes:
+            hits, total = confusion.diagonal()[1:], (confusion.sum(axis=0) + confusion.sum(axis=1))[1:]
+            present = confusion.sum(axis=1)[1:] > 0
+            logs[CLASS_MONITOR] = float(np.mean(2 * hits[present] / total[present])) if present.any() else 0.0
+
+    def _confusion(self, image: ValidationImage, answer: np.ndarray) -> np.ndarray:
+        """Pixels of true class i called class j."""
+        size = self._num_classes + 1
+        if image.classes is None or not self._num_classes:
+            return np.zeros((size, size))
+        known = ~(image.mask & (image.classes == 0))
+        if image.ignore is not None:
+            known &= ~image.ignore
+        truth = np.where(image.mask, image.classes, 0)[known].astype(np.int64)
+        return np.bincount(truth * size + answer.argmax(axis=2)[known], minlength=size**2).reshape(size, size)
 
 
 @dataclass
@@ -145,26 +177,64 @@ class TimeBudget(keras.callbacks.Callback):
         super().__init__()
         self._seconds = hours * 3600
         self._longest = 0.0
+        self._begin: float | None = None
+        self.spent = False
 
     def on_train_begin(self, logs=None):
-        """Start the clock."""
-        self._begin = self._epoch_begin = time.monotonic()
+        """Start the clock, in the first of several phases alone."""
+        self._epoch_begin = time.monotonic()
+        if self._begin is None:
+            self._begin = self._epoch_begin
 
     def on_epoch_end(self, epoch, logs=None):
         """Stop if another epoch would not fit."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._epoch_begin)
         self._epoch_begin = now
-        if now - self._begin + self._longest > self._seconds:
-            self.model.stop_training = True
+        begin = now if self._begin is None else self._begin
+        if now - begin + self._longest > self._seconds:
+            self.spent = self.model.stop_training = True
+
+
+class AuxiliaryWeight(keras.callbacks.Callback):
+    """Lets the weight of the auxiliary classifiers' losses fall: weight * decay ** epoch; nothing without them.
+
+    Args:
+        weight: In the first epoch.
+        decay: Factor from epoch to epoch; None = such that the last epoch has a hundredth of the first.
+        epochs: Of the whole training.
+    """
+
+    def __init__(self, weight: float, decay: float | None, epochs: int):
+        super().__init__()
+        self._weight = weight
+        self._decay = 0.01 ** (1 / max(epochs - 1, 1)) if decay is None else decay
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Set this epoch's weight."""
+        if self.model.auxiliary_weight is not None:
+            self.model.auxiliary_weight.assign(self._weight * self._decay**epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write it down."""
+        if self.model.auxiliary_weight is not None:
+            logs["auxiliary_weight"] = self._weight * self._decay**epoch
+
+
+class LearningRateLog(keras.callbacks.Callback):
+    """Adds the learning rate at an epoch's end to the logs, where a schedule sets it step by step."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write it down."""
+        logs["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
 class Progress(keras.callbacks.Callback):
     """One bar an epoch on stderr; silent where stderr is no terminal."""
 
-    def __init__(self, epochs: int, steps: int):
+    def __init__(self, epochs: int, steps: int, *, monitor: str = MONITOR):
         super().__init__()
-        self._epochs, self._steps = epochs, steps
+        self._epochs, self._steps, self._monitor = epochs, steps, monitor
 
     def on_epoch_begin(self, epoch, logs=None):
         """Open the bar."""
@@ -180,5 +250,5 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Close the bar with the epoch's figures."""
         logs = logs or {}
-        self._bar.set_postfix({name: f"{logs[name]:.4f}" for name in ("loss", MONITOR) if name in logs})
+        self._bar.set_postfix({name: f"{logs[name]:.4f}" for name in ("loss", self._monitor) if name in logs})
         self._bar.close()

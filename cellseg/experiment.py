@@ -1,19 +1,21 @@
-"""Experiment: the schema of `experiments/*.yaml`, read, overridden and checked before anything runs.
+"""Experiment: `experiments/*.yaml` read, overridden and checked before anything runs.
 
-What the named parts do lives in their rooms; `cellseg.named` looks a name up in its room's table when that part is
-checked, so that preparing data never imports Keras.
+Its sections live in `cellseg.sections`. What the named parts do lives in their rooms; `cellseg.named` looks a name up
+in its room's table when that part is checked, so that preparing data never imports Keras.
 """
 
 import os
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pydantic
 import yaml
 
 from cellseg.named import Named
+from cellseg.sections import Data, Inference, Section, Seed, Split, Train
 from pipelines.errors import InputError, nearest
 from pipelines.files import sha256
 from pipelines.sample import Item
@@ -21,7 +23,6 @@ from pipelines.sources import SOURCES
 from pipelines.sources.several import find_all
 
 DATA_ROOT = "CELLSEG_DATA"
-Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 
 
 # The pancreatic U-Net: trains on a laptop, and takes patches of any multiple of 16.
@@ -39,108 +40,6 @@ DEFAULT_LOSS: Named = {"name": "tversky_bce"}
 DEFAULT_INSTANCES: Named = {"name": "components"}
 
 
-class Section(pydantic.BaseModel):
-    """A part of the file; keys that it does not know are errors."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Data(Section):
-    """Where the images are and what they are."""
-
-    source: str | Annotated[list[str], pydantic.Field(min_length=1)]
-    layout: Literal["pairs", "ctc", "dsb2018", "isbi", "epfl", "glas", "consep"]
-    images: str | None = None
-    labels: str | None = None
-    series: bool = False
-    truth: Literal["gold", "silver", "markers"] = "gold"
-    sequence: str | None = None
-    kind: Literal["all", "fluorescence", "stained"] = "all"
-    channels: Literal["grey", "rgb"] | list[int] | None = None
-    spacing_um: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat] | None = None
-    interval_s: pydantic.PositiveFloat | None = None
-    contrast: tuple[float, float] = (2.0, 98.0)
-    expand: pydantic.PositiveInt | None = None
-    shards: str | None = None
-    format: Literal["tfrecord", "npz"] = "tfrecord"
-
-    @pydantic.field_validator("contrast")
-    @classmethod
-    def _check_contrast(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= value[0] < value[1] <= 100:
-            raise ValueError(f"must be two percentiles with 0 <= low < high <= 100, got {value}")
-        return value
-
-    @pydantic.field_validator("sequence", mode="before")
-    @classmethod
-    def _sequence_as_text(cls, value: object) -> object:
-        return f"{value:02d}" if isinstance(value, int) else value  # YAML reads 01 as the number 1
-
-    def options(self) -> dict[str, Any]:
-        """The keywords of this layout's reader in `pipelines.sources`."""
-        choices: dict[str, dict[str, Any]] = {
-            "pairs": {
-                "images": self.images and Path(self.images),
-                "labels": self.labels and Path(self.labels),
-                "series": self.series,
-            },
-            "ctc": {"truth": self.truth, "sequence": self.sequence},
-            "dsb2018": {"kind": self.kind},
-        }
-        return choices.get(self.layout, {})
-
-    def sources(self) -> list[str]:
-        """The folders of the raw data as written, one or several."""
-        return [self.source] if isinstance(self.source, str) else list(self.source)
-
-
-class Split(Section):
-    """Which images train, which steer training and thresholds, and which only measure the result."""
-
-    # None: as published where the data set says so, block where there are frames, else image
-    by: Literal["image", "sequence", "block", "published", "csv"] | None = None
-    train: float | str | list[str | int] = 0.7
-    validation: float | str | list[str | int] = 0.15
-    test: float | str | list[str | int] = 0.15
-    gap: pydantic.NonNegativeInt = 0
-    fold: str | None = None  # "2/5": part 2 of 5
-    stratify: bool = True
-    file: str | None = None  # by csv: columns name and split
-    seed: Seed | None = None
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _numbers_as_names(cls, values: Any) -> Any:
-        """Sequence 01 and frame 12 are names, not fractions; YAML reads both as numbers."""
-        if not isinstance(values, dict) or values.get("by") not in ("sequence", "block"):
-            return values
-        parts = {name: values[name] for name in ("train", "validation", "test") if type(values.get(name)) is int}
-        return values | {name: f"{number:02d}" for name, number in parts.items()}
-
-
-class Train(Section):
-    """How training runs."""
-
-    batch_size: pydantic.PositiveInt = 4
-    patch: pydantic.PositiveInt = 256
-    oversample: float = pydantic.Field(default=0.0, ge=0, le=1)
-    epochs: pydantic.PositiveInt = 50
-    steps_per_epoch: pydantic.PositiveInt | None = None
-    learning_rate: pydantic.PositiveFloat = 1e-3
-    early_stopping: pydantic.PositiveInt = 15
-    plateau: pydantic.PositiveInt = 5
-    plateau_factor: float = pydantic.Field(default=0.3, gt=0, lt=1)
-    max_hours: pydantic.PositiveFloat | None = None
-    jit_compile: bool = False
-
-
-class Inference(Section):
-    """How an image of any size is predicted."""
-
-    tile: pydantic.PositiveInt | None = None
-    overlap: pydantic.NonNegativeInt | None = None
-
-
 class Experiment(Section):
     """One experiment file. `folder` is where it lies; paths are looked for below CELLSEG_DATA first, then there."""
 
@@ -149,7 +48,7 @@ class Experiment(Section):
     data: Data
     split: Split = Split()
     target: str | Named = "foreground"
-    augment: list[Named] = []
+    augment: list[Named] = pydantic.Field(default_factory=list)
     weight_map: Named | None = None
     model: Named = DEFAULT_MODEL
     loss: Named = DEFAULT_LOSS
@@ -327,10 +226,7 @@ def _explain(problem: Mapping[str, Any], where: str) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        section: Any = Experiment
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        known = [name for name in section.model_fields if name != "folder"]
+        known = [name for name in _section(problem["loc"][:-1]).model_fields if name != "folder"]
         return f"{where}: unknown key '{key}'.{nearest(location[-1], known)} Known here: {', '.join(known)}."
     if problem["type"] == "missing":
         return f"{where}: the key '{key}' is missing."
@@ -339,3 +235,11 @@ def _explain(problem: Mapping[str, Any], where: str) -> str:
     if problem["type"] == "literal_error":
         close = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["msg"]))
     return f"{where}: {key}: {text}, got {problem['input']!r}.{close}"
+
+
+def _section(location: Sequence[str | int]) -> Any:
+    """The section that a key lies in; a number stands for an entry of a list of sections."""
+    section: Any = Experiment
+    for part in location:
+        section = typing.get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
+    return section

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from cellseg import answers
 from cellseg.experiment import Experiment
 from cellseg.instances import INSTANCES
 from cellseg.named import check_options
-from cellseg.runs import MODEL, Run
+from cellseg.networks import answer_size, answering, has_fixed_size, size_function
+from cellseg.runs import MODEL, Run, load_model
 from pipelines.errors import InputError
 from pipelines.images import contrast_limits, stretch_contrast, to_channels
 from pipelines.sample import Sample
@@ -36,10 +38,13 @@ class Prediction:
     Args:
         labels: int32 (H, W), 0 = background, 1..n = one cell each.
         probability: float32 (H, W), foreground.
+        classes: int32 (H, W), the class of the cell that each pixel lies in, 0 = background; None where the run knows
+            no classes.
     """
 
     labels: np.ndarray
     probability: np.ndarray
+    classes: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Predictor:
     """A network with its tiling and normalisation.
 
     Args:
-        network: Keras model, (1, tile, tile, C) in [0, 1] -> (1, output, output, K) probabilities.
+        network: Keras model, (1, tile, tile, C) in [0, 1] -> (1, output, output, K) probabilities; auxiliary outputs
+            are left out.
         tiling: Geometry.
         channels: Number of channels that the network takes.
         contrast: Percentiles of `stretch_contrast`.
@@ -72,7 +78,7 @@ class Predictor:
         contrast: tuple[float, float],
         minimum_range: Mapping[str, float],
     ):
-        self._network, self._tiling = network, tiling
+        self._network, self._tiling = answering(network), tiling
         self._channels, self._contrast, self._minimum_range = channels, contrast, minimum_range
 
     def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
@@ -113,24 +119,17 @@ class LoadedRun:
     """A run that is ready to predict; made by `load_run`."""
 
     def __init__(self, run: Run):
-        import keras
-
-        import cellseg.models  # noqa: F401  registers the layers of our own before the model is read
-
         self.run = run
         experiment, data = run.experiment, run.data
-        try:
-            network = keras.saving.load_model(run.folder / MODEL, compile=False, safe_mode=True)
-        except (ValueError, OSError, KeyError, TypeError) as error:
-            raise InputError(f"{run.folder / MODEL} cannot be loaded: {error}") from error
         self.predictor = Predictor(
-            network,
+            load_model(run.folder / MODEL),
             tiling=tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]]),
             channels=data["channels"],
             contrast=experiment.data.contrast,
             minimum_range=data["minimum_range"],
         )
         self.threshold = float(run.threshold["threshold"])
+        self.class_names = tuple(data.get("classes", ()))
         self._instances = instances_function(experiment)
 
     def predict(self, image: np.ndarray) -> Prediction:
@@ -152,18 +151,24 @@ class LoadedRun:
             image = image.astype(np.float32)
         image = image[..., None] if image.ndim == 2 else image
         image = self.to_channels(Sample(image=image, labels=None, name="the image").image)
-        probability = self.predictor.probability(image)
-        return Prediction(self.labels(probability), probability[..., 0])
+        return self.decide(self.predictor.probability(image))
+
+    def decide(self, probability: np.ndarray) -> Prediction:
+        """Probability (H, W, K) -> cells, with the run's threshold and instance settings."""
+        foreground = self.foreground(probability)
+        labels = self._instances(foreground, threshold=self.threshold)
+        kinds = answers.cell_classes(labels, answers.classes(probability)) if self.class_names else None
+        return Prediction(labels, foreground, kinds)
+
+    def foreground(self, probability: np.ndarray) -> np.ndarray:
+        """Probability (H, W, K) -> that of foreground, (H, W), as `inference.decision` says."""
+        return answers.foreground(probability, decision=self.run.experiment.inference.decision)
 
     def to_channels(self, image: np.ndarray) -> np.ndarray:
         """The channels that the run was trained on: as `data.channels` says, and one for three equal ones."""
         image = to_channels(image, self.run.experiment.data.channels)
         grey = self.run.data["channels"] == 1 and image.shape[2] > 1 and (image == image[..., :1]).all()
         return image[..., :1] if grey else image
-
-    def labels(self, probability: np.ndarray) -> np.ndarray:
-        """Probability (H, W, K) -> labels int32 (H, W) with the run's threshold and instance settings."""
-        return self._instances(probability[..., 0], threshold=self.threshold)
 
 
 def load_run(folder: Path | str) -> LoadedRun:
@@ -190,32 +195,36 @@ def tiling(experiment: Experiment, *, shapes: Sequence[tuple[int, int]]) -> Tili
     Raises:
         InputError: a tile that the network cannot take.
     """
-    depth, padding = experiment.model.get("depth", 4), experiment.model.get("padding", "valid")
-    from cellseg.models.unet import check_size, output_size
-
     tile, overlap = experiment.inference.tile, experiment.inference.overlap
-    if padding == "valid":
-        tile, overlap = tile or experiment.train.patch, overlap or 0
+    patch = experiment.train.patch
+    if has_fixed_size(experiment):
+        if tile not in (None, patch):
+            raise InputError(
+                f"inference.tile is {tile}, but this network is built for tiles of train.patch, {patch} px. Leave "
+                "inference.tile out."
+            )
+        tile = patch
+    elif answer_size(experiment, patch) < patch:  # a network that loses its rim
+        tile, overlap = tile or patch, overlap or 0
     elif tile is None:
         overlap = OVERLAP if overlap is None else overlap
-        tile = cheapest_tile(shapes, overlap=overlap, step=2**depth)
+        output_size = size_function(experiment)
+        legal = [side for side in range(1, LARGEST_TILE + 1) if output_size(side) == side]
+        tile = cheapest_tile(shapes, overlap=overlap, legal=legal)
     overlap = min(OVERLAP, tile // 4) if overlap is None else overlap
-    check_size(tile, depth=depth, padding=padding)
-    output = output_size(tile, depth=depth, padding=padding)
-    assert output is not None
-    return Tiling(tile, output, overlap)
+    return Tiling(tile, answer_size(experiment, tile), overlap)
 
 
-def cheapest_tile(shapes: Sequence[tuple[int, int]], *, overlap: int, step: int) -> int:
-    """The tile side, a multiple of `step` and at most LARGEST_TILE, with the fewest pixels to compute in all."""
+def cheapest_tile(shapes: Sequence[tuple[int, int]], *, overlap: int, legal: Sequence[int]) -> int:
+    """The side among the legal ones with the fewest pixels to compute in all; at least twice the overlap."""
 
     def cost(tile: int) -> int:
         pieces = [[max(1, -(-(side - overlap) // (tile - overlap))) for side in shape] for shape in shapes]
         return sum(rows * columns for rows, columns in pieces) * tile * tile
 
-    smallest = max(-(-2 * overlap // step) * step, step)
-    if smallest > LARGEST_TILE:
+    large = [side for side in legal if side >= max(2 * overlap, 1) and side > overlap]
+    if not large:
         raise InputError(
             f"inference.overlap must be below half of {LARGEST_TILE} px, got {overlap}; or set inference.tile."
         )
-    return min(range(smallest, LARGEST_TILE + 1, step), key=lambda tile: (cost(tile), tile))
+    return min(large, key=lambda tile: (cost(tile), tile))

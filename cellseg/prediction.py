@@ -7,12 +7,13 @@ import errno
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cellseg.inference import LoadedRun, Prediction, load_run
+from cellseg.runs import Run
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 from pipelines.images import image_files, image_stem, read_pages, read_spacing_um, write_image, write_labels
@@ -27,6 +28,7 @@ class Options:
 
     probability: bool = False
     overlay: bool = False
+    classes: bool = False
     keep_going: bool = False
     overwrite: bool = False
 
@@ -45,7 +47,8 @@ def predict_files(
     Args:
         run: A finished run folder.
         inputs: Images, stacks, or folders of them.
-        out: Folder for STEM.tif (maskNNN.tif for tNNN.tif), STEM_probability.tif and STEM_overlay.png.
+        out: Folder for STEM.tif (maskNNN.tif for tNNN.tif), STEM_probability.tif and STEM_overlay.png; a run that knows
+            classes also writes STEM_classes.tif, the class of the cell that each pixel lies in.
         options: See `Options`.
         progress: Wraps an iterable of known length, to draw a bar.
         say: Tells the user of warnings and, with `keep_going`, of files that failed.
@@ -59,6 +62,7 @@ def predict_files(
     """
     files = find_inputs(inputs)
     targets = {file: out / f"{result_stem(file)}.tif" for file in files}
+    options = replace(options, classes=has_classes(run))
     _check_targets(targets, options)
     loaded = load_run(run)
     failed = []
@@ -72,6 +76,11 @@ def predict_files(
             say(text)
             failed.append(file)
     return failed
+
+
+def has_classes(run: Path) -> bool:
+    """Whether a run tells classes of cells apart. Raises InputError if it is no finished run."""
+    return bool(Run.read(run).data.get("classes"))
 
 
 def find_inputs(inputs: Sequence[Path]) -> list[Path]:
@@ -98,6 +107,8 @@ def outputs(target: Path, options: Options) -> dict[str, Path]:
     files = {"labels": target}
     if options.probability:
         files["probability"] = target.with_name(f"{target.stem}_probability.tif")
+    if options.classes:
+        files["classes"] = target.with_name(f"{target.stem}_classes.tif")
     if options.overlay:
         files["overlay"] = target.with_name(f"{target.stem}_overlay.png")
     return files
@@ -136,6 +147,9 @@ def _predict_file(loaded: LoadedRun, file: Path, target: Path, options: Options,
     if options.probability:
         probability = np.stack([prediction.probability for prediction in predictions])
         write_image(files["probability"], _squeeze(probability[..., None]), spacing_um=spacing_um)
+    if options.classes:
+        kinds = [prediction.classes for prediction in predictions if prediction.classes is not None]
+        write_labels(files["classes"], _squeeze(np.stack(kinds)), spacing_um=spacing_um)
     if options.overlay:
         _write_overlay(files["overlay"], loaded, pages, predictions)
     # The labels come last: where they are, everything of this image is there.

@@ -44,7 +44,12 @@ MEASURES = {
     "seg": (True, "Cell Tracking Challenge SEG: mean IoU of each true cell with the one that covers its half"),
     "count_error": (False, "|cells drawn - true cells| / true cells, mean over images"),
 }
-PICTURES = {"test": "Held-out images", "samples": "Samples", "training": "During training"}
+PICTURES = {
+    "test": "Held-out images",
+    "classes": "Classes of held-out images",
+    "samples": "Samples",
+    "training": "During training",
+}
 
 
 def write_report(run: Path | str) -> Path:
@@ -127,6 +132,8 @@ def _content(run: Path) -> dict[str, Any]:
         "warnings": _json(run, runs.WARNINGS, []),
         "summary": _summary(scores),
         "scores": _scores_table(scores),
+        "classification": (scores.get("test") or {}).get("classification"),
+        "transfer": _json(run, runs.TRANSFER, {}),
         "threshold": threshold,
         "threshold_image": _threshold_image(threshold),
         "training_image": _training_image(run),

@@ -4,6 +4,7 @@
     data.json        what it saw     history.csv     every epoch      scores.json     test, validation, baselines
     environment.txt  where it ran    warnings.json   what to know     pictures.json   and pictures/
     report.html      tensorboard/    backup/         while training
+    transfer.json    what train.start_from gave
 
 Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
 """
@@ -27,7 +28,7 @@ from pipelines.files import check_free, whole_file
 
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
-ENVIRONMENT, BACKUP = "environment.txt", "backup"
+ENVIRONMENT, BACKUP, TRANSFER = "environment.txt", "backup", "transfer.json"
 PACKAGES = ("tensorflow", "keras", "numpy", "albumentations", "opencv-python-headless", "scikit-image", "scipy")
 
 
@@ -64,6 +65,22 @@ class Run:
             raise InputError(f"{folder} lacks {', '.join(missing)}: {state}. Train with cellseg-train first.")
         threshold = read_json(folder, THRESHOLD) if tuned else {"threshold": 0.5}
         return cls(folder, experiments.read(folder / EXPERIMENT), read_json(folder, DATA), threshold)
+
+
+def load_model(path: Path):
+    """The Keras model of a run's file, without running any code that it might carry.
+
+    Raises:
+        InputError: damaged, or no model.
+    """
+    import keras
+
+    import cellseg.models  # noqa: F401  registers the layers of our own before the model is read
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be loaded: {error}") from error
 
 
 def check(folder: Path, *, overwrite: bool, keep: Iterable[Path] = ()) -> None:

@@ -87,6 +87,11 @@ class ThresholdCurve:
         index = good[np.lexsort((distance, bias))[0]]
         return Choice(float(self._grid[index]), "dice", float(dice[index]), split)
 
+    def at(self, threshold: float, *, split: str = "validation") -> Choice:
+        """A threshold that was not chosen, with the Dice that it reaches; the nearest of the grid counts."""
+        value = float(self.dice[int(np.argmin(np.abs(self._grid - threshold)))])
+        return Choice(threshold, "dice", None if np.isnan(value) else value, split)
+
     def as_dict(self) -> dict[str, list[float | None]]:
         """The curve for `threshold.json`; NaN is None."""
         columns = {"threshold": self._grid, "dice": self.dice, "foreground_ratio": self.foreground_ratio}

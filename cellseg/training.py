@@ -1,9 +1,9 @@
-"""Training: network, loss, optimiser and callbacks put together, and fit.
+"""Training: network, loss, optimiser and callbacks put together, and fit, phase by phase.
 
 The order of the whole job (prepare, train, tune, evaluate, report) is the business of `cellseg.workflow`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +15,19 @@ from cellseg.dashboard import Dashboard
 from cellseg.experiment import Experiment
 from cellseg.inference import Predictor, Tiling, instances_function, tiling
 from cellseg.losses import LOSSES
-from cellseg.models import MODELS
-from cellseg.models.unet import check_size, output_size
-from cellseg.named import build, check_options, weight_map_function
+from cellseg.named import build, weight_map_function
+from cellseg.networks import answer_size, network_for, outputs_of
+from cellseg.optimizers import OPTIMIZERS, SCHEDULES
 from cellseg.preparation import check_sections
-from cellseg.runs import HISTORY, MODEL
+from cellseg.runs import HISTORY, MODEL, Run
+from cellseg.sections import Phase
 from cellseg.streams import stream
+from cellseg.trainer import Trainer, set_l2
+from cellseg.transfer import Transfer, start_from
 from pipelines.dataset import Batches, ShardReader
 from pipelines.errors import InputError
-from pipelines.files import whole_file
-from pipelines.targets import num_outputs
 
-TRAINABLE = ("foreground",)
-GIVEN = ("input_shape", "outputs", "output_bias")  # set by the program, not by the YAML
-
-
-class Trainer(keras.Model):
-    """A network with its loss on logits; saving it saves the network alone.
-
-    The weight map arrives as Keras' `sample_weight` and goes to the loss itself, which sends it to its pixel-wise
-    terms: Keras would multiply a region loss by the map's mean.
-
-    Args:
-        network: Model whose layer `logits` feeds its output `probability`.
-        objective: (y_true, logits, weight_map) -> scalar.
-    """
-
-    def __init__(self, network: keras.Model, objective: Callable):
-        super().__init__(name="trainer")
-        self.network = network
-        self.objective = objective
-        self._logits = keras.Model(network.input, network.get_layer("logits").output)
-
-    def call(self, inputs, training=None):
-        """Logits of a batch."""
-        return self._logits(inputs, training=training)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The objective, plus the layers' own losses (L2)."""
-        loss = self.objective(y, y_pred, sample_weight)
-        for penalty in self.losses:
-            loss = loss + keras.ops.cast(penalty, loss.dtype)
-        return loss
-
-    def save(self, filepath, overwrite=True, **options):
-        """Save the network, whole or not at all."""
-        with whole_file(Path(filepath)) as path:
-            self.network.save(path, **options)
+TRAINABLE = ("foreground", "classes")
 
 
 def prepare_devices() -> None:
@@ -82,15 +48,21 @@ def seed(value: int) -> None:
 def check(experiment: Experiment) -> None:
     """Check every named section and the patch before any work is done. Raises InputError."""
     check_sections(experiment)
-    target = experiment.target if isinstance(experiment.target, str) else experiment.target["name"]
+    target = _target_name(experiment)
     if target not in TRAINABLE:
         raise InputError(
             f"target: '{target}' can be prepared and looked at (cellseg-prepare --show), but no network is "
             f"trained on it yet. Train on: {', '.join(TRAINABLE)}."
         )
-    build(LOSSES, experiment.loss, key="loss")
-    patch_output(experiment)
-    network_for(experiment, channels=1, foreground_fraction=None)
+    loss = build(LOSSES, experiment.loss, key="loss")
+    for phase in experiment.train.all_phases():
+        optimizer_for(phase, steps_per_epoch=100)
+    answer_size(experiment, experiment.train.patch)
+    network_for(experiment, channels=1, num_classes=2)
+    if target != "classes":  # how many classes there are is known when the data are
+        _try_loss(loss, outputs_of(experiment.target, num_classes=0))
+    if experiment.train.start_from is not None:
+        Run.read(_start(experiment))
     geometry = tiling(experiment, shapes=[(experiment.train.patch, experiment.train.patch)])
     if geometry.overlap >= geometry.output:
         raise InputError(
@@ -100,36 +72,58 @@ def check(experiment: Experiment) -> None:
     instances_function(experiment)(np.zeros((8, 8), np.float32), threshold=0.5)
 
 
-def patch_output(experiment: Experiment) -> int:
-    """Side of the network's answer to a training patch. Raises InputError for a patch that it cannot take."""
-    options = check_options(MODELS, experiment.model, key="model", given=GIVEN)
-    geometry = {name: options.get(name, default) for name, default in (("depth", 4), ("padding", "valid"))}
-    check_size(experiment.train.patch, **geometry)
-    output = output_size(experiment.train.patch, **geometry)
-    assert output is not None
-    return output
-
-
-def network_for(experiment: Experiment, *, channels: int, foreground_fraction: float | None) -> keras.Model:
-    """The experiment's network for images of any legal size; its output starts at the prevalence.
+def prior_of(experiment: Experiment, statistics: dict, *, num_classes: int) -> list[float]:
+    """Share of each of the network's classes among the training pixels, background first; they add up to 1.
 
     Args:
-        experiment: Its `model` section is read.
-        channels: Of the images.
-        foreground_fraction: Of the training split; None = unknown, the output starts at one half.
+        experiment: Its target is read.
+        statistics: Of the training split, from the manifest.
+        num_classes: Of the data, without background.
     """
-    given: dict[str, Any] = {"input_shape": (None, None, channels), "outputs": num_outputs("foreground")}
-    if foreground_fraction is not None:
-        fraction = float(np.clip(foreground_fraction, 0.001, 0.999))
-        given["output_bias"] = float(np.log(fraction / (1 - fraction)))
-    return build(MODELS, experiment.model, key="model", given=given)
+    fraction = statistics["foreground_fraction"] or 0.0
+    if _target_name(experiment) != "classes":
+        return [1 - fraction, fraction]
+    shares = list(statistics["class_fractions"] or [1.0])
+    return shares + [0.0] * (num_classes + 1 - len(shares))
 
 
-def objective_for(experiment: Experiment, *, foreground_fraction: float | None) -> tuple[Callable, dict[str, Any]]:
-    """The experiment's loss and its section with every weight resolved for the measured foreground fraction."""
+def objective_for(experiment: Experiment, *, prior: Sequence[float]) -> tuple[Callable, dict[str, Any]]:
+    """The experiment's loss and its section, with every weight resolved for the measured shares of the classes.
+
+    Raises:
+        InputError: a loss that does not fit the number of the network's outputs.
+    """
     loss = build(LOSSES, experiment.loss, key="loss")
-    options = loss.resolved(0.5 if foreground_fraction is None else foreground_fraction)
-    return LOSSES[experiment.loss["name"]](**options), {"name": experiment.loss["name"], **options}
+    options = loss.resolved(1 - prior[0], list(prior))
+    objective = LOSSES[experiment.loss["name"]](**options)
+    _try_loss(objective, outputs_of(experiment.target, num_classes=len(prior) - 1))
+    return objective, {"name": experiment.loss["name"], **options}
+
+
+def precision_of(experiment: Experiment) -> str:
+    """The policy that the network computes in: `auto` is mixed_float16 on a GPU and float32 elsewhere."""
+    precision = experiment.train.precision
+    if precision != "auto":
+        return precision
+    return "mixed_float16" if keras.distribution.list_devices("gpu") else "float32"
+
+
+def begin_from(experiment: Experiment, network: keras.Model) -> Transfer | None:
+    """Give the network the weights of the run that `train.start_from` names, if it names one."""
+    return None if experiment.train.start_from is None else start_from(network, _start(experiment))
+
+
+def optimizer_for(phase: Phase, *, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """A fresh optimiser with the learning rate or schedule of a phase. Raises InputError."""
+    rate: Any = phase.learning_rate
+    if phase.schedule is not None:
+        given = {"learning_rate": rate, "epochs": phase.epochs, "steps_per_epoch": steps_per_epoch}
+        rate = build(SCHEDULES, phase.schedule, key="train.schedule", given=given)
+    shared: dict[str, Any] = {"global_clipnorm": phase.clip_norm, "clipvalue": phase.clip_value}
+    if phase.ema is not None:
+        shared |= {"use_ema": True, "ema_momentum": phase.ema}
+    given = {"learning_rate": rate, "shared": shared}
+    return build(OPTIMIZERS, phase.optimizer or {}, key="train.optimizer", given=given)
 
 
 def fit(
@@ -144,13 +138,16 @@ def fit(
     work: Path,
     tensorboard: Path,
     warnings: watch.Warnings,
+    saved: keras.Model | None = None,
 ) -> None:
-    """Train a network; its best weights, judged by Dice on whole validation images, end in `work / MODEL`.
+    """Train a network; its best weights, judged on whole validation images, end in `work / MODEL`.
+
+    Every phase begins with a fresh optimiser and, from the second on, with the best weights so far.
 
     Args:
         experiment: Its train, target and augment sections are read.
         reader: The shards.
-        network: From `network_for`.
+        network: From `cellseg.networks.network_for`.
         objective: From `objective_for`.
         geometry: For the validation images.
         patch_output: Side of the network's answer to a training patch.
@@ -158,6 +155,7 @@ def fit(
         work: Folder for the history and the best weights so far.
         tensorboard: Folder for the dashboard's logs.
         warnings: Where guards speak.
+        saved: The same network in float32, to be written to disk where `network` computes in mixed precision.
     """
     train = experiment.train
     batches = Batches(
@@ -173,8 +171,7 @@ def fit(
         seed=experiment.seed,
     )
     steps = train.steps_per_epoch or batches.steps_per_epoch()
-    trainer = Trainer(network, objective)
-    trainer.compile(keras.optimizers.Adam(train.learning_rate), jit_compile=train.jit_compile)
+    trainer = Trainer(network, objective, saved=saved)
     predictor = Predictor(
         network,
         tiling=geometry,
@@ -182,54 +179,87 @@ def fit(
         contrast=experiment.data.contrast,
         minimum_range=minimum_range,
     )
+    with_classes = _target_name(experiment) == "classes"
     validation = watch.WholeImageValidation(
-        lambda: map(_validation_image, reader.split("validation")),
-        lambda image: predictor.probability(image.image, limits=image.limits)[..., 0],
+        lambda: (_validation_image(*pair, with_classes=with_classes) for pair in reader.split("validation")),
+        lambda image: predictor.probability(image.image, limits=image.limits),
+        decision=experiment.inference.decision,
+        num_classes=len(reader.manifest.classes) if with_classes else 0,
     )
-    try:
-        trainer.fit(
-            stream(batches),
-            epochs=train.epochs,
-            steps_per_epoch=steps,
-            verbose=0,
-            shuffle=False,
-            callbacks=_callbacks(experiment, validation, work, tensorboard, warnings, steps),
-        )
-    except Exception as error:
-        if batches.failure is not None:  # TensorFlow has wrapped it
-            raise batches.failure from error
-        raise
+    lasting = _lasting_callbacks(experiment, validation, work, tensorboard, warnings, steps)
+    epoch = 0
+    for number, phase in enumerate(train.all_phases()):
+        if number:
+            network.load_weights(work / MODEL)
+        if phase.l2 is not None:
+            set_l2(network, phase.l2)
+        trainer.compile(optimizer_for(phase, steps_per_epoch=steps), jit_compile=train.jit_compile)
+        before, after = _phase_callbacks(phase, validation.monitor)
+        try:
+            history = trainer.fit(
+                stream(batches, first_step=epoch * steps),
+                initial_epoch=epoch,
+                epochs=epoch + phase.epochs,
+                steps_per_epoch=steps,
+                verbose=0,
+                shuffle=False,
+                callbacks=[*before, *lasting.first, *after, *lasting.last],
+            )
+        except Exception as error:
+            if batches.failure is not None:  # TensorFlow has wrapped it
+                raise batches.failure from error
+            raise
+        epoch = history.epoch[-1] + 1
+        if lasting.budget is not None and lasting.budget.spent:
+            break
 
 
-def _callbacks(
+class _Lasting:
+    """Callbacks that all phases share, before and after those of a phase, and the time budget among them."""
+
+    def __init__(self, first: list, last: list, budget: watch.TimeBudget | None):
+        self.first, self.last, self.budget = first, last, budget
+
+
+def _lasting_callbacks(
     experiment: Experiment,
     validation: watch.WholeImageValidation,
     work: Path,
     tensorboard: Path,
     warnings: watch.Warnings,
     steps: int,
-) -> list[keras.callbacks.Callback]:
+) -> _Lasting:
     train = experiment.train
-    best = {"monitor": watch.MONITOR, "mode": "max"}
-    chosen: list[keras.callbacks.Callback] = [
-        validation,  # first: the others read what it adds to the logs
+    epochs = train.total_epochs()
+    budget = None if train.max_hours is None else watch.TimeBudget(train.max_hours)
+    first = [
+        watch.AuxiliaryWeight(train.auxiliary_weight, train.auxiliary_decay, epochs),
+        validation,  # the others read what it adds to the logs
         watch.CollapseGuard(validation, warnings),
-        keras.callbacks.ModelCheckpoint(str(work / MODEL), save_best_only=True, **best),
-        keras.callbacks.ReduceLROnPlateau(
-            patience=train.plateau, factor=train.plateau_factor, min_delta=1e-4, min_lr=1e-6, **best
-        ),
-        keras.callbacks.EarlyStopping(patience=train.early_stopping, min_delta=1e-4, **best),
-        keras.callbacks.CSVLogger(str(work / HISTORY)),
-        Dashboard(validation, tensorboard),
-        watch.Progress(train.epochs, steps),
+        keras.callbacks.ModelCheckpoint(str(work / MODEL), save_best_only=True, monitor=validation.monitor, mode="max"),
     ]
-    if train.max_hours is not None:
-        chosen.append(watch.TimeBudget(train.max_hours))
-    return chosen
+    last = [
+        keras.callbacks.CSVLogger(str(work / HISTORY), append=True),
+        Dashboard(validation, tensorboard),
+        watch.Progress(epochs, steps, monitor=validation.monitor),
+        *([] if budget is None else [budget]),
+    ]
+    return _Lasting(first, last, budget)
 
 
-def _validation_image(pair: tuple[dict, dict[str, np.ndarray]]) -> watch.ValidationImage:
-    sample, record = pair
+def _phase_callbacks(phase: Phase, monitor: str) -> tuple[list, list]:
+    """What a phase adds: before the validation, and after it."""
+    best: dict[str, Any] = {"monitor": monitor, "mode": "max", "min_delta": 1e-4}
+    before = [] if phase.ema is None else [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    rate: keras.callbacks.Callback = watch.LearningRateLog()
+    if phase.schedule is None:
+        rate = keras.callbacks.ReduceLROnPlateau(
+            patience=phase.plateau, factor=phase.plateau_factor, min_lr=min(1e-6, phase.learning_rate or 1e-6), **best
+        )
+    return before, [rate, keras.callbacks.EarlyStopping(patience=phase.early_stopping, **best)]
+
+
+def _validation_image(sample: dict, record: dict[str, np.ndarray], *, with_classes: bool) -> watch.ValidationImage:
     low, high = sample["contrast"]
     ignore = record.get("ignore")
     return watch.ValidationImage(
@@ -238,4 +268,22 @@ def _validation_image(pair: tuple[dict, dict[str, np.ndarray]]) -> watch.Validat
         mask=record["labels"] > 0,
         limits=(low, high),
         ignore=None if ignore is None else ignore.astype(bool),
+        classes=record["classes"] if with_classes else None,
     )
+
+
+def _target_name(experiment: Experiment) -> str:
+    return experiment.target if isinstance(experiment.target, str) else str(experiment.target["name"])
+
+
+def _start(experiment: Experiment) -> Path:
+    """The folder of `train.start_from`: from here, else beside the YAML file."""
+    given = Path(str(experiment.train.start_from)).expanduser()
+    beside = experiment.folder / given
+    return beside if not given.exists() and beside.exists() else given
+
+
+def _try_loss(loss: Callable, outputs: int) -> None:
+    """Call a loss once on blank arrays: it says what does not fit before any work is done."""
+    blank = np.zeros((1, 2, 2, outputs), np.float32)
+    loss(blank, blank, np.ones((1, 2, 2, 1), np.float32))

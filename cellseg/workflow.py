@@ -10,14 +10,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cellseg import runs
+from cellseg.classification import ClassScores
 from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, load_run, tiling
 from cellseg.metrics import check_measures
+from cellseg.networks import answer_size, network_for
 from cellseg.preparation import ensure_shards, source_there
 from cellseg.report import write_report
 from cellseg.thresholds import ThresholdCurve
@@ -65,11 +68,16 @@ def train(
     training.seed(experiment.seed)
     data = _data(experiment, reader)
     _check_foreground(data["statistics"])
-    fraction = data["statistics"]["train"]["foreground_fraction"]
-    network = training.network_for(experiment, channels=data["channels"], foreground_fraction=fraction)
-    objective, loss = training.objective_for(experiment, foreground_fraction=fraction)
+    classes = data["classes"]
+    prior = training.prior_of(experiment, data["statistics"]["train"], num_classes=len(classes))
+    precision = training.precision_of(experiment)
+    about: dict[str, Any] = {"channels": data["channels"], "prior": prior, "num_classes": len(classes)}
+    network = network_for(experiment, **about, precision=precision)
+    saved = None if precision == "float32" else network_for(experiment, **about)
+    transfer = training.begin_from(experiment, network)
+    objective, loss = training.objective_for(experiment, prior=prior)
     experiment = experiment.placed(reader.folder).model_copy(update={"loss": loss})
-    patch_output = training.patch_output(experiment)
+    patch_output = answer_size(experiment, experiment.train.patch)
     if not Augmenter(experiment.augmentation()).resizes:
         check_patch(reader.manifest.of_split("train"), patch_output)
     geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
@@ -81,6 +89,9 @@ def train(
         warnings = callbacks.Warnings()
         for message in folding_warnings(experiment.augment, (experiment.train.patch, experiment.train.patch)):
             warnings.say(message)
+        if transfer is not None:
+            runs.write_json(run, runs.TRANSFER, transfer.as_dict())
+            say(transfer.told())
         say(f"training; tensorboard --logdir {run / 'tensorboard'} shows it")
         begin = time.monotonic()
         training.fit(
@@ -94,6 +105,7 @@ def train(
             work=run / runs.BACKUP,
             tensorboard=run / "tensorboard",
             warnings=warnings,
+            saved=saved,
         )
         data["training_minutes"] = round((time.monotonic() - begin) / 60, 2)
         runs.write_json(run, runs.DATA, data)
@@ -114,12 +126,17 @@ def _raw(experiment: Experiment) -> list[Path]:
 
 
 def tune(run: Path, reader: ShardReader) -> None:
-    """Choose the threshold of the highest Dice on the validation images and store it with its curve."""
+    """Choose the threshold of the highest Dice on the validation images and store it with its curve.
+
+    With `inference.decision: argmax` nothing is chosen: 0.5 is where the most probable class stops being background.
+    """
     loaded = LoadedRun(runs.Run.read(run, tuned=False))
     curve = ThresholdCurve()
     for _, record, probability in _probabilities(loaded, reader, "validation"):
-        curve.add(record["labels"] > 0, probability[..., 0], _ignore(record))
-    runs.write_json(run, runs.THRESHOLD, {**asdict(curve.best()), "curve": curve.as_dict()})
+        curve.add(record["labels"] > 0, loaded.foreground(probability), _ignore(record))
+    fixed = loaded.run.experiment.inference.decision == "argmax"
+    chosen = curve.at(0.5) if fixed else curve.best()
+    runs.write_json(run, runs.THRESHOLD, {**asdict(chosen), "curve": curve.as_dict()})
 
 
 def evaluate(run: Path, reader: ShardReader, *, progress: Progress = lambda items, total: items) -> dict:
@@ -158,12 +175,19 @@ def _score_split(
     loaded: LoadedRun, reader: ShardReader, split: str, progress: Progress, measures: Sequence[str] = DEFAULT_MEASURES
 ) -> tuple[dict, dict]:
     scores, baselines = Scores(measures), Baselines(measures)
+    by_class = ClassScores(loaded.class_names) if loaded.class_names else None
     count = len(reader.manifest.of_split(split))
     for sample, record, probability in progress(_probabilities(loaded, reader, split), count):
         labels = record["labels"].astype(np.int32)
-        scores.add(sample["name"], labels, loaded.labels(probability), _ignore(record))
+        decided = loaded.decide(probability)
+        scores.add(sample["name"], labels, decided.labels, _ignore(record))
         baselines.add(labels, _ignore(record))
-    return scores.result(), baselines.result()
+        if by_class is not None and decided.classes is not None:
+            by_class.add(labels, record["classes"], decided.labels, decided.classes, _ignore(record))
+    result = scores.result()
+    if by_class is not None:
+        result["classification"] = by_class.result()
+    return result, baselines.result()
 
 
 def _probabilities(
@@ -188,17 +212,31 @@ def _draw(run: Path, loaded: LoadedRun, reader: ShardReader, scores: dict) -> No
         sample = samples[row["name"]]
         record = reader.read(sample)
         probability = loaded.predictor.probability(record["image"], limits=tuple(sample["contrast"]))
+        decided = loaded.decide(probability)
         caption = f"{kind} by Dice ({row['dice']:.3f}): {row['name']}"
         png = figures.outlines(
             record["image"],
             record["labels"].astype(np.int32),
-            loaded.labels(probability),
+            decided.labels,
             limits=tuple(sample["contrast"]),
-            probability=probability[..., 0],
+            probability=decided.probability,
         )
         file = f"pictures/test_{kind}.png"
         runs.write_bytes(run, file, png)
         pictures.append({"file": file, "section": "test", "caption": caption})
+        if decided.classes is not None:
+            png = figures.class_outlines(
+                record["image"],
+                record["classes"].astype(np.int32),
+                record["labels"].astype(np.int32),
+                decided.classes,
+                decided.labels,
+                names=loaded.class_names,
+                limits=tuple(sample["contrast"]),
+            )
+            file = f"pictures/classes_{kind}.png"
+            runs.write_bytes(run, file, png)
+            pictures.append({"file": file, "section": "classes", "caption": f"classes, {caption}"})
     runs.write_json(run, runs.PICTURES, pictures)
 
 
@@ -221,11 +259,17 @@ def _data(experiment: Experiment, reader: ShardReader) -> dict:
         "checksums": {shard["file"]: shard["sha256"] for shard in manifest.shards},
         "splits": {split: len(names) for split, names in manifest.splits.items()},
         "channels": manifest.channels,
+        "classes": list(manifest.classes) if _has_classes(experiment) else [],
         "shapes": sorted({tuple(sample["shape"][:2]) for sample in manifest.samples}),
         "minimum_range": minimum_ranges(samples),
         "statistics": manifest.statistics,
         "advice": manifest.advice,
     }
+
+
+def _has_classes(experiment: Experiment) -> bool:
+    target = experiment.target
+    return (target if isinstance(target, str) else target["name"]) == "classes"
 
 
 def _ignore(record: dict[str, np.ndarray]) -> np.ndarray | None:

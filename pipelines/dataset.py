@@ -142,7 +142,7 @@ class Batches:
         inner = (batch_size, self._output, self._output)
         self.shapes = (
             (batch_size, patch, patch, reader.manifest.channels),
-            (*inner, num_outputs(name, num_classes=len(reader.manifest.classes))),
+            (*inner, num_outputs(name, **options)),
             (*inner, 1),
         )
 

@@ -1,6 +1,7 @@
 """Targets: what the network must output, made from labels. How much a pixel counts is the weight map's business."""
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,17 +12,19 @@ from pipelines.errors import InputError
 SPARSE = 65_535  # ids above are made compact first: the windows are listed up to the largest id
 
 
-def foreground(labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+def foreground(labels: np.ndarray, classes: np.ndarray | None = None, *, softmax: bool = False) -> np.ndarray:
     """1 inside cells, 0 outside.
 
     Args:
         labels: int array (h, w), 0 = background.
         classes: Not used.
+        softmax: Two channels, background and foreground, for a network that ends in a softmax as that of 2015 does.
 
     Returns:
-        float32 (h, w, 1); all zeros without cells.
+        float32 (h, w, 1), or (h, w, 2) one-hot with `softmax`; no foreground without cells.
     """
-    return (labels > 0).astype(np.float32)[..., None]
+    inside = labels > 0
+    return np.stack([~inside, inside] if softmax else [inside], axis=-1).astype(np.float32)
 
 
 def foreground_border(labels: np.ndarray, classes: np.ndarray | None = None, *, width: int = 2) -> np.ndarray:
@@ -95,9 +98,10 @@ def classes(labels: np.ndarray, classes: np.ndarray | None, *, num_classes: int)
     return target
 
 
-def num_outputs(name: str, *, num_classes: int = 0) -> int:
-    """Number of channels of a target, a key of `TARGETS`."""
-    return {"foreground": 1, "foreground_border": 3, "distance": 1, "classes": num_classes + 1}[name]
+def num_outputs(name: str, **options: Any) -> int:
+    """Number of channels of a target: a key of `TARGETS` and keywords of its function."""
+    blank = np.zeros((1, 1), np.int32)
+    return TARGETS[name](blank, blank, **options).shape[-1]
 
 
 def _depth(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ def predict(run, inputs, out, probability, overlay, keep_going, overwrite):
     """Find the cells in images with a trained RUN.
 
     INPUT is an image, a stack or a folder of them, of any size. Each gives a label file STEM.tif (0 = background,
-    1..n = one cell each) that opens in ImageJ; a stack gives one multi-page file; tNNN.tif gives maskNNN.tif.
+    1..n = one cell each) that opens in ImageJ; a stack gives one multi-page file; tNNN.tif gives maskNNN.tif. A
+    run that was trained on classes also writes STEM_classes.tif: the class of the cell that each pixel lies in.
     """
     shell.quiet_tensorflow()
     from cellseg.prediction import Options, predict_files

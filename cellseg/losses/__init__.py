@@ -15,7 +15,7 @@ Each class also has `resolved(foreground_fraction, class_fractions)`: its keywor
 for the measured data, which a run stores.
 """
 
-from cellseg.losses.compound import LOSSES, Sum, TverskyBCE
+from cellseg.losses.compound import LOSSES, DeepSupervision, Sum, TverskyBCE
 from cellseg.losses.pixels import BCE, CategoricalCE, binary_cross_entropy, categorical_cross_entropy
 from cellseg.losses.regions import Dice, FocalTversky, Tversky, dice_coefficient, tversky_index
 
@@ -23,6 +23,7 @@ __all__ = [
     "BCE",
     "LOSSES",
     "CategoricalCE",
+    "DeepSupervision",
     "Dice",
     "FocalTversky",
     "Sum",

@@ -121,6 +121,29 @@ class Sum:
         return total
 
 
+class DeepSupervision:
+    """A loss on a network's own answer and on those of its auxiliary classifiers: loss + weight * sum(auxiliary).
+
+    Args:
+        loss: (y_true, logits, weight_map) -> scalar, for every answer alike.
+
+    Reference:
+        Chen, Qi, Cheng, Heng 2016 (DMCN), eq. 1, who let the auxiliary weight decay while training goes on; Lee et al.
+        2015, https://arxiv.org/abs/1409.5185
+    """
+
+    def __init__(self, loss: Callable[..., Any]):
+        self._loss = loss
+
+    def __call__(self, y_true, logits, weight_map=None, *, auxiliary_weight=1.0):
+        """Scalar loss of a batch; `logits` is a list, the network's own answer first."""
+        own, *auxiliary = logits
+        total = self._loss(y_true, own, weight_map)
+        for answer in auxiliary:
+            total = total + auxiliary_weight * self._loss(y_true, answer, weight_map)
+        return total
+
+
 TERMS: dict[str, Callable[..., Any]] = {
     "bce": BCE,
     "categorical_ce": CategoricalCE,

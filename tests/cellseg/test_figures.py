@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from cellseg import figures
+from cellseg.figures import pictures
 from pipelines.errors import InputError
 from tests.cells import empty, merged_pair, missed_cell, one_cell, sparse_ids, two_touching
 
@@ -30,7 +31,7 @@ def lines(labels_true, labels_pred, **options):
     picture = read(figures.outlines(image_of(labels_true), labels_true, labels_pred, limits=(0, 200), **options))
     # Left of the small pictures and above the legend.
     part = picture[: round(0.9 * picture.shape[0]), : picture.shape[1] // 2]
-    return tuple(count(part, colour) for colour in (figures.TRUTH, figures.PREDICTION, figures.BOTH))
+    return tuple(count(part, colour) for colour in (pictures.TRUTH, pictures.PREDICTION, pictures.BOTH))
 
 
 def test_perfect_prediction_has_common_outlines_alone():
@@ -61,14 +62,14 @@ def test_matching_cells_get_the_same_number():
     # Predicted ids in the other order: the left cell is 2, the right one 1.
     labels = two_touching()
     swapped = np.array([0, 2, 1], np.int32)[labels]
-    true, pred, found = figures._matched(labels, swapped)
+    true, pred, found = pictures._matched(labels, swapped)
     assert found == 2
     assert np.array_equal(true, pred)
 
 
 def test_unmatched_cells_are_numbered_after_the_matched_ones():
     labels, prediction = missed_cell()
-    true, pred, found = figures._matched(labels, prediction)
+    true, pred, found = pictures._matched(labels, prediction)
     assert found == 1
     assert np.array_equal(true, labels)  # the left cell is matched: 1; the right one is not: 2
     assert pred.max() == 1
@@ -183,7 +184,14 @@ def test_per_image_scores_do_not_depend_on_the_order():
 
 
 def test_every_figure_is_in_the_table():
-    assert list(figures.FIGURES) == ["outlines", "overlay", "training_curves", "threshold_curve", "per_image_scores"]
+    assert list(figures.FIGURES) == [
+        "outlines",
+        "class_outlines",
+        "overlay",
+        "training_curves",
+        "threshold_curve",
+        "per_image_scores",
+    ]
     assert all(getattr(figures, name) is function for name, function in figures.FIGURES.items())
 
 
@@ -204,3 +212,25 @@ def test_overlay_has_the_images_own_pixels():
     assert picture.shape == (*labels.shape, 3)
     grey = (picture[..., 0] == picture[..., 1]) & (picture[..., 1] == picture[..., 2])
     assert grey[labels == 0].all() and not grey[labels > 0].any()
+
+
+def test_classes_have_a_colour_each_on_both_sides():
+    labels = large(two_touching())
+    kinds = np.where(labels == 1, 1, np.where(labels == 2, 2, 0))
+    names = ("round", "long")
+    same = read(figures.class_outlines(image_of(labels), kinds, labels, kinds, labels, names=names, limits=(0, 200)))
+    other = np.where(kinds == 2, 1, kinds)
+    wrong = read(figures.class_outlines(image_of(labels), kinds, labels, other, labels, names=names, limits=(0, 200)))
+    body = round(0.85 * same.shape[0])
+    for picture, alike in ((same, True), (wrong, False)):
+        left, right = np.array_split(picture[:body], 2, axis=1)
+        counts = [[count(side, pictures.COLOURS[place]) for place in (0, 1)] for side in (left, right)]
+        assert min(counts[0]) > 50
+        assert (counts[0] == counts[1]) is alike and (counts[1][1] == 0) is not alike
+
+
+def test_a_cell_of_unknown_class_is_grey():
+    labels = large(one_cell())
+    nothing = np.zeros_like(labels)
+    picture = read(figures.class_outlines(image_of(labels), nothing, labels, nothing, nothing, names=("a",)))
+    assert count(picture, pictures.UNMATCHED) > 50

@@ -54,13 +54,16 @@ def test_a_tile_that_the_network_cannot_take_is_refused():
         tiling(experiment(inference={"tile": 102}), shapes=[(500, 500)])
 
 
+LEGAL = range(16, 769, 16)
+
+
 def test_the_cheapest_tile_covers_the_images_with_the_fewest_pixels():
-    assert cheapest_tile([(256, 256)], overlap=64, step=16) == 256
-    assert cheapest_tile([(360, 360)], overlap=64, step=16) == 368
-    assert cheapest_tile([(576, 720)], overlap=64, step=16) == 720
-    assert cheapest_tile([(20, 20)], overlap=64, step=16) == 128  # never so small that tiles are overlap alone
+    assert cheapest_tile([(256, 256)], overlap=64, legal=LEGAL) == 256
+    assert cheapest_tile([(360, 360)], overlap=64, legal=LEGAL) == 368
+    assert cheapest_tile([(576, 720)], overlap=64, legal=LEGAL) == 720
+    assert cheapest_tile([(20, 20)], overlap=64, legal=LEGAL) == 128  # never so small that tiles are overlap alone
     # 4096 px need several tiles of at most 768 px; 6 tiles of 736 px (4032 + 64 = 6 * 672 + 64) are the cheapest
-    assert cheapest_tile([(4096, 4096)], overlap=64, step=16) == 736
+    assert cheapest_tile([(4096, 4096)], overlap=64, legal=LEGAL) == 736
 
 
 def test_a_run_predicts_arrays(tmp_path):

@@ -1,11 +1,14 @@
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from cellseg import callbacks, training
 from cellseg import experiment as experiments
 from cellseg.inference import Tiling
 from cellseg.losses import TverskyBCE
+from cellseg.networks import answer_size, network_for
+from cellseg.trainer import Trainer
 from pipelines.dataset import ShardReader
 from pipelines.errors import InputError
 from tests.datasets import write_shards
@@ -23,8 +26,8 @@ SMALL = {
 
 
 def trainer():
-    network = training.network_for(experiment(model=SMALL), channels=1, foreground_fraction=0.1)
-    return training.Trainer(network, TverskyBCE())
+    network = network_for(experiment(model=SMALL), channels=1, prior=[0.9, 0.1])
+    return Trainer(network, TverskyBCE())
 
 
 def batch():
@@ -34,7 +37,7 @@ def batch():
 
 
 def test_the_output_starts_at_the_prevalence():
-    network = training.network_for(experiment(model=SMALL), channels=1, foreground_fraction=0.04)
+    network = network_for(experiment(model=SMALL), channels=1, prior=[0.96, 0.04])
     assert float(network.get_layer("logits").bias[0]) == pytest.approx(np.log(0.04 / 0.96))
 
 
@@ -71,7 +74,7 @@ def test_l2_of_the_layers_joins_the_loss():
     inputs = keras.layers.Input((None, None, 1))
     logits = keras.layers.Conv2D(1, 1, kernel_regularizer=keras.regularizers.L2(1.0), name="logits")(inputs)
     network = keras.Model(inputs, keras.layers.Activation("sigmoid")(logits))
-    model = training.Trainer(network, lambda *_: keras.ops.convert_to_tensor(0.0))
+    model = Trainer(network, lambda *_: keras.ops.convert_to_tensor(0.0))
     x, y, ones = batch()
     squares = float(np.square(network.get_layer("logits").kernel).sum())
     assert float(model.compute_loss(x, y, model(x), ones)) == pytest.approx(squares)
@@ -83,15 +86,15 @@ def test_fit_leaves_the_best_weights_and_the_history(tmp_path, padding):
     model = {**SMALL, "padding": padding}
     settings = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 2, "patch": 60, "learning_rate": 0.01}
     checked = experiment(model=model, train=settings)
-    output = training.patch_output(checked)
+    output = answer_size(checked, 60)
     assert output == (60 if padding == "same" else 20)
     training.seed(0)
-    objective, loss = training.objective_for(checked, foreground_fraction=0.1)
+    objective, loss = training.objective_for(checked, prior=[0.9, 0.1])
     assert loss["foreground_weight"] > loss["background_weight"]
     training.fit(
         checked,
         reader,
-        training.network_for(checked, channels=1, foreground_fraction=0.1),
+        network_for(checked, channels=1, prior=[0.9, 0.1]),
         objective,
         geometry=Tiling(60, output, 0),
         patch_output=output,
@@ -111,7 +114,7 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
         settings = {"epochs": 1, "steps_per_epoch": 3, "batch_size": 2, "patch": 32}
         checked = experiment(model={**SMALL, "dropout": 0.2, "dropout_at": "every"}, train=settings, seed=3)
         training.seed(checked.seed)
-        network = training.network_for(checked, channels=1, foreground_fraction=0.1)
+        network = network_for(checked, channels=1, prior=[0.9, 0.1])
         (tmp_path / attempt).mkdir()
         training.fit(
             checked,
@@ -153,6 +156,20 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
         ({"model": SMALL, "inference": {"overlap": 500}}, "inference.overlap must be below half of 768 px"),
         ({"model": SMALL, "weight_map": {"name": "border", "sigma": -1}}, "weight_map: sigma must be positive, got -1"),
         ({"model": SMALL, "augment": [{"name": "RandomCrop", "height": 16, "width": 16}]}, "16x16 pixels of any image"),
+        (
+            {"model": SMALL, "loss": {"name": "categorical_ce"}},
+            "two output channels or more, got 1. Use loss bce",
+        ),
+        (
+            {"model": SMALL, "target": {"name": "foreground", "softmax": True}},
+            "A binary cross-entropy takes one output channel, got 2. Use loss categorical_ce",
+        ),
+        ({"model": SMALL, "train": {"optimizer": {"name": "adm"}}}, "train.optimizer.name: 'adm' is not known"),
+        (
+            {"model": SMALL, "train": {"phases": [{"epochs": 2, "schedule": {"name": "cosine", "warmup_epochs": 3}}]}},
+            r"schedule.warmup_epochs must be in \[0, 2\), got 3",
+        ),
+        ({"model": SMALL, "train": {"start_from": "nowhere"}}, "There is no run folder nowhere"),
         ({"model": SMALL, "target": "distance"}, "target: 'distance' can be prepared .* Train on: foreground"),
         (
             {"model": SMALL, "target": {"name": "foreground", "width": 2}},
@@ -172,8 +189,109 @@ def test_defaults_of_the_schema_are_valid():
 
 def test_a_sum_of_losses_is_stored_with_its_weights_and_built_again():
     section = {"name": "sum", "terms": [{"name": "dice"}, {"name": "bce", "weight": 0.5, "foreground_weight": None}]}
-    objective, stored = training.objective_for(experiment(model=SMALL, loss=section), foreground_fraction=0.1)
+    objective, stored = training.objective_for(experiment(model=SMALL, loss=section), prior=[0.9, 0.1])
     assert stored["terms"][1]["foreground_weight"] > 1 and stored["terms"][1]["weight"] == 0.5
-    again, _ = training.objective_for(experiment(model=SMALL, loss=stored), foreground_fraction=0.9)
+    again, _ = training.objective_for(experiment(model=SMALL, loss=stored), prior=[0.1, 0.9])
     x, y, ones = batch()
     assert float(objective(y, x, ones)) == pytest.approx(float(again(y, x, ones)))
+
+
+def fit(tmp_path, checked, *, num_classes=0, prior=(0.9, 0.1), shards=None):
+    """Train as the workflow does; the network and the history."""
+    reader = ShardReader(shards or write_shards(tmp_path, 10))
+    training.seed(0)
+    network = network_for(checked, channels=reader.manifest.channels, prior=prior, num_classes=num_classes)
+    work = tmp_path / "work"
+    work.mkdir()
+    training.fit(
+        checked,
+        reader,
+        network,
+        training.objective_for(checked, prior=prior)[0],
+        geometry=Tiling(64, 64, 0),
+        patch_output=32,
+        minimum_range={},
+        work=work,
+        tensorboard=tmp_path / "tensorboard",
+        warnings=callbacks.Warnings(),
+    )
+    return network, pd.read_csv(work / "history.csv")
+
+
+QUICK = {"steps_per_epoch": 2, "batch_size": 2, "patch": 32}
+
+
+def test_phases_follow_each_other_with_their_own_settings(tmp_path):
+    first = {"epochs": 2, "optimizer": {"name": "sgd"}, "learning_rate": 0.1, "l2": 1e-3}
+    last = {"epochs": 3, "learning_rate": 1e-5, "l2": 0}
+    network, history = fit(tmp_path, experiment(model=SMALL, train={**QUICK, "phases": [first, last]}))
+    assert history["epoch"].tolist() == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(history["learning_rate"], [0.1, 0.1, 1e-5, 1e-5, 1e-5])
+    assert network.get_layer("down0a_conv").kernel.regularizer is None
+
+
+def test_a_phase_begins_with_the_best_weights_so_far(tmp_path, monkeypatch):
+    loaded = []
+    load = keras.Model.load_weights
+    monkeypatch.setattr(keras.Model, "load_weights", lambda self, path: (loaded.append(path.name), load(self, path)))
+    fit(tmp_path, experiment(model=SMALL, train={**QUICK, "phases": [{"epochs": 1}, {"epochs": 1}]}))
+    assert loaded == ["model.keras"]
+
+
+def test_a_phase_that_stops_early_leaves_its_epochs_to_nobody(tmp_path):
+    phases = [{"epochs": 9, "learning_rate": 1e-12, "early_stopping": 1}, {"epochs": 2}]
+    _, history = fit(tmp_path, experiment(model=SMALL, train={**QUICK, "phases": phases}))
+    assert len(history) < 11 and history["epoch"].tolist() == list(range(len(history)))
+    rates = history["learning_rate"].to_numpy()
+    assert (rates[:-2] < 1e-9).all() and rates[-2:] == pytest.approx([1e-3, 1e-3])
+
+
+def test_a_schedule_is_followed_and_written_down(tmp_path):
+    section = {**QUICK, "epochs": 2, "learning_rate": 0.01, "schedule": {"name": "polynomial", "power": 1.0}}
+    _, history = fit(tmp_path, experiment(model=SMALL, train=section))
+    np.testing.assert_allclose(history["learning_rate"], [0.005, 0.0], atol=1e-8)
+
+
+def test_the_average_of_the_weights_is_judged_and_kept(tmp_path):
+    kernels = {}
+    for name, settings in {"one": {"steps_per_epoch": 1}, "four": {}, "average": {"ema": 0.999}}.items():
+        (tmp_path / name).mkdir()
+        section = {**QUICK, "epochs": 1, "steps_per_epoch": 4, "learning_rate": 0.05, **settings}
+        fit(tmp_path / name, experiment(model=SMALL, train=section))
+        kept = keras.saving.load_model(tmp_path / name / "work" / "model.keras")
+        kernels[name] = kept.get_layer("up0b_conv").kernel.numpy()
+    # Keras' average begins with the weights after the first step, and one over a thousand steps hardly moves in three.
+    np.testing.assert_allclose(kernels["average"], kernels["one"], atol=1e-3)
+    assert np.abs(kernels["four"] - kernels["one"]).max() > 0.02
+
+
+def test_two_softmax_channels_train_with_weighted_cross_entropy(tmp_path):
+    loss = {"name": "categorical_ce", "class_weights": "frequency"}
+    checked = experiment(
+        model=SMALL,
+        target={"name": "foreground", "softmax": True},
+        loss=loss,
+        train={**QUICK, "epochs": 1},
+        inference={"decision": "argmax"},
+    )
+    assert training.objective_for(checked, prior=[0.9, 0.1])[1]["class_weights"] == [0.5556, 5.0]
+    network, history = fit(tmp_path, checked)
+    assert network.output_shape[-1] == 2 and np.isfinite(history["val_dice"]).all()
+
+
+def test_the_prior_of_classes_comes_from_their_shares():
+    checked = experiment(model=SMALL, target="classes")
+    statistics = {"foreground_fraction": 0.3, "class_fractions": [0.7, 0.3]}
+    assert training.prior_of(checked, statistics, num_classes=3) == [0.7, 0.3, 0.0, 0.0]
+    assert training.prior_of(experiment(model=SMALL), statistics, num_classes=3) == [0.7, 0.3]
+    network = network_for(checked, channels=1, prior=[0.7, 0.3, 0.0, 0.0], num_classes=3)
+    answer = network.get_layer("logits").bias.numpy()
+    shares = np.exp(answer) / np.exp(answer).sum()
+    np.testing.assert_allclose(shares, [0.699, 0.299, 0.001, 0.001], atol=0.002)
+
+
+def test_class_weights_must_fit_the_classes():
+    loss = {"name": "categorical_ce", "class_weights": [1.0, 2.0]}
+    checked = experiment(model=SMALL, target="classes", loss=loss)
+    with pytest.raises(InputError, match="loss.class_weights has 2 entries, but the network has 4 channels"):
+        training.objective_for(checked, prior=[0.7, 0.1, 0.1, 0.1])

@@ -116,11 +116,25 @@ def test_no_classes_are_refused():
         classes(one_cell(), None, num_classes=3)
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_num_outputs_is_what_the_target_has(name):
-    options = {"num_classes": 2} if name == "classes" else {}
+@pytest.mark.parametrize(
+    ("name", "options", "channels"),
+    [
+        ("foreground", {}, 1),
+        ("foreground", {"softmax": True}, 2),
+        ("foreground_border", {"width": 3}, 3),
+        ("distance", {}, 1),
+        ("classes", {"num_classes": 4}, 5),
+    ],
+)
+def test_the_number_of_channels(name, options, channels):
     labels = two_touching()
-    assert TARGETS[name](labels, labels, **options).shape == (6, 8, num_outputs(name, num_classes=2))
+    assert num_outputs(name, **options) == channels
+    assert TARGETS[name](labels, labels, **options).shape == (6, 8, channels)
+
+
+def test_foreground_for_a_softmax_is_one_hot():
+    labels = np.array([[0, 7]], np.int32)
+    np.testing.assert_array_equal(foreground(labels, softmax=True), [[[1, 0], [0, 1]]])
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -1,0 +1,166 @@
+"""Sections: the keys of an experiment file below its top level, with their defaults and checks.
+
+The file as a whole is `cellseg.experiment`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from cellseg.named import Named
+
+Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+EPOCHS = 50  # of a training without phases, where the file says nothing
+
+
+class Section(pydantic.BaseModel):
+    """A part of the file; keys that it does not know are errors."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Where the images are and what they are."""
+
+    source: str | Annotated[list[str], pydantic.Field(min_length=1)]
+    layout: Literal["pairs", "ctc", "dsb2018", "isbi", "epfl", "glas", "consep"]
+    images: str | None = None
+    labels: str | None = None
+    series: bool = False
+    truth: Literal["gold", "silver", "markers"] = "gold"
+    sequence: str | None = None
+    kind: Literal["all", "fluorescence", "stained"] = "all"
+    channels: Literal["grey", "rgb"] | list[int] | None = None
+    spacing_um: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat] | None = None
+    interval_s: pydantic.PositiveFloat | None = None
+    contrast: tuple[float, float] = (2.0, 98.0)
+    expand: pydantic.PositiveInt | None = None
+    shards: str | None = None
+    format: Literal["tfrecord", "npz"] = "tfrecord"
+
+    @pydantic.field_validator("contrast")
+    @classmethod
+    def _check_contrast(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 100:
+            raise ValueError(f"must be two percentiles with 0 <= low < high <= 100, got {value}")
+        return value
+
+    @pydantic.field_validator("sequence", mode="before")
+    @classmethod
+    def _sequence_as_text(cls, value: object) -> object:
+        return f"{value:02d}" if isinstance(value, int) else value  # YAML reads 01 as the number 1
+
+    def options(self) -> dict[str, Any]:
+        """The keywords of this layout's reader in `pipelines.sources`."""
+        choices: dict[str, dict[str, Any]] = {
+            "pairs": {
+                "images": self.images and Path(self.images),
+                "labels": self.labels and Path(self.labels),
+                "series": self.series,
+            },
+            "ctc": {"truth": self.truth, "sequence": self.sequence},
+            "dsb2018": {"kind": self.kind},
+        }
+        return choices.get(self.layout, {})
+
+    def sources(self) -> list[str]:
+        """The folders of the raw data as written, one or several."""
+        return [self.source] if isinstance(self.source, str) else list(self.source)
+
+
+class Split(Section):
+    """Which images train, which steer training and thresholds, and which only measure the result."""
+
+    # None: as published where the data set says so, block where there are frames, else image
+    by: Literal["image", "sequence", "block", "published", "csv"] | None = None
+    train: float | str | list[str | int] = 0.7
+    validation: float | str | list[str | int] = 0.15
+    test: float | str | list[str | int] = 0.15
+    gap: pydantic.NonNegativeInt = 0
+    fold: str | None = None  # "2/5": part 2 of 5
+    stratify: bool = True
+    file: str | None = None  # by csv: columns name and split
+    seed: Seed | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _numbers_as_names(cls, values: Any) -> Any:
+        """Sequence 01 and frame 12 are names, not fractions; YAML reads both as numbers."""
+        if not isinstance(values, dict) or values.get("by") not in ("sequence", "block"):
+            return values
+        parts = {name: values[name] for name in ("train", "validation", "test") if type(values.get(name)) is int}
+        return values | {name: f"{number:02d}" for name, number in parts.items()}
+
+
+class Phase(Section):
+    """A stretch of training with settings of its own; what it leaves out is as in the train section."""
+
+    epochs: pydantic.PositiveInt
+    optimizer: Named | None = None
+    learning_rate: pydantic.PositiveFloat | None = None
+    schedule: Named | None = None
+    l2: pydantic.NonNegativeFloat | None = None
+    clip_norm: pydantic.PositiveFloat | None = None
+    clip_value: pydantic.PositiveFloat | None = None
+    ema: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    early_stopping: pydantic.PositiveInt | None = None
+    plateau: pydantic.PositiveInt | None = None
+    plateau_factor: float | None = pydantic.Field(default=None, gt=0, lt=1)
+
+
+class Train(Section):
+    """How training runs."""
+
+    batch_size: pydantic.PositiveInt = 4
+    patch: pydantic.PositiveInt = 256
+    oversample: float = pydantic.Field(default=0.0, ge=0, le=1)
+    epochs: pydantic.PositiveInt | None = None  # None: EPOCHS, or what the phases say
+    steps_per_epoch: pydantic.PositiveInt | None = None
+    optimizer: Named = {"name": "adam"}
+    learning_rate: pydantic.PositiveFloat = 1e-3
+    schedule: Named | None = None  # None: lowered on a plateau
+    l2: pydantic.NonNegativeFloat | None = None  # None: as the network was built
+    clip_norm: pydantic.PositiveFloat | None = None
+    clip_value: pydantic.PositiveFloat | None = None
+    ema: float | None = pydantic.Field(default=None, gt=0, lt=1)
+    early_stopping: pydantic.PositiveInt = 15
+    plateau: pydantic.PositiveInt = 5
+    plateau_factor: float = pydantic.Field(default=0.3, gt=0, lt=1)
+    phases: list[Phase] = []
+    auxiliary_weight: pydantic.NonNegativeFloat = 1.0
+    auxiliary_decay: float | None = pydantic.Field(default=None, gt=0, le=1)
+    start_from: str | None = None
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16", "auto"] = "float32"
+    max_hours: pydantic.PositiveFloat | None = None
+    jit_compile: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _check_phases(self) -> "Train":
+        if self.phases and self.epochs is not None:
+            raise ValueError("epochs stands beside phases, which have epochs of their own; leave one of them out")
+        for phase in self.all_phases():
+            if phase.clip_norm is not None and phase.clip_value is not None:
+                raise ValueError("clip_norm and clip_value exclude each other")
+        return self
+
+    def all_phases(self) -> list[Phase]:
+        """The phases in order, complete: at least one, which is the section itself where it lists none."""
+        own = {name: getattr(self, name) for name in Phase.model_fields if name != "epochs"}
+        given = self.phases or [Phase(epochs=self.epochs or EPOCHS)]
+        return [
+            phase.model_copy(update={name: value for name, value in own.items() if getattr(phase, name) is None})
+            for phase in given
+        ]
+
+    def total_epochs(self) -> int:
+        """Of all phases."""
+        return sum(phase.epochs for phase in self.all_phases())
+
+
+class Inference(Section):
+    """How an image of any size is predicted."""
+
+    tile: pydantic.PositiveInt | None = None
+    overlap: pydantic.NonNegativeInt | None = None
+    decision: Literal["threshold", "argmax"] = "threshold"  # the threshold is tuned on validation images
