@@ -36,7 +36,7 @@ class Trainer(keras.Model):
         self.auxiliary_weight = keras.Variable(1.0, trainable=False, name="auxiliary_weight") if auxiliary else None
         outputs = [network.get_layer(name).output for name in ("logits", *auxiliary)]
         self._logits = keras.Model(network.inputs, outputs if auxiliary else outputs[0])
-        self._saved = saved
+        self._saved = lambda: saved  # as an attribute, its weights would count as the trainer's own
 
     def call(self, inputs, training=None):
         """Logits of a batch; with auxiliary classifiers a list, the network's own first."""
@@ -54,10 +54,10 @@ class Trainer(keras.Model):
 
     def save(self, filepath, overwrite=True, **options):
         """Save the network, whole or not at all."""
-        network = self.network
-        if self._saved is not None:
-            self._saved.set_weights(network.get_weights())
-            network = self._saved
+        network, saved = self.network, self._saved()
+        if saved is not None:
+            saved.set_weights(network.get_weights())
+            network = saved
         with whole_file(Path(filepath)) as path:
             network.save(path, **options)
 

@@ -196,11 +196,13 @@ def test_a_sum_of_losses_is_stored_with_its_weights_and_built_again():
     assert float(objective(y, x, ones)) == pytest.approx(float(again(y, x, ones)))
 
 
-def fit(tmp_path, checked, *, num_classes=0, prior=(0.9, 0.1), shards=None):
+def fit(tmp_path, checked, *, prior=(0.9, 0.1)):
     """Train as the workflow does; the network and the history."""
-    reader = ShardReader(shards or write_shards(tmp_path, 10))
+    reader = ShardReader(write_shards(tmp_path, 10))
     training.seed(0)
-    network = network_for(checked, channels=reader.manifest.channels, prior=prior, num_classes=num_classes)
+    about = {"channels": reader.manifest.channels, "prior": prior}
+    precision = training.precision_of(checked)
+    network = network_for(checked, **about, precision=precision)
     work = tmp_path / "work"
     work.mkdir()
     training.fit(
@@ -214,6 +216,7 @@ def fit(tmp_path, checked, *, num_classes=0, prior=(0.9, 0.1), shards=None):
         work=work,
         tensorboard=tmp_path / "tensorboard",
         warnings=callbacks.Warnings(),
+        saved=None if precision == "float32" else network_for(checked, **about),
     )
     return network, pd.read_csv(work / "history.csv")
 
@@ -295,3 +298,22 @@ def test_class_weights_must_fit_the_classes():
     checked = experiment(model=SMALL, target="classes", loss=loss)
     with pytest.raises(InputError, match="loss.class_weights has 2 entries, but the network has 4 channels"):
         training.objective_for(checked, prior=[0.7, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_and_leaves_a_float32_network(tmp_path, precision):
+    section = {**QUICK, "epochs": 2, "precision": precision}
+    network, history = fit(tmp_path, experiment(model=SMALL, train=section))
+    assert network.get_layer("down0a_conv").compute_dtype == precision.removeprefix("mixed_")
+    assert network.get_layer("probability").compute_dtype == "float32"
+    assert np.isfinite(history["loss"]).all() and history["val_dice"].max() > 0
+    back = keras.saving.load_model(tmp_path / "work" / "model.keras")
+    assert {layer.compute_dtype for layer in back.layers} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"  # nothing stays behind
+
+
+def test_auto_is_float32_without_a_gpu(monkeypatch):
+    checked = experiment(model=SMALL, train={"precision": "auto"})
+    assert training.precision_of(checked) == "float32"
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: ["gpu:0"])
+    assert training.precision_of(checked) == "mixed_float16"
