@@ -86,6 +86,14 @@ class Experiment(Section):
         tried = places(self.split.file, self.folder)
         return next((place for place in tried if place.exists()), tried[-1])
 
+    def start_from(self) -> Path | None:
+        """The run of `train.start_from`: from here if it is there, else beside the YAML file; None without one."""
+        if self.train.start_from is None:
+            return None
+        given = Path(self.train.start_from).expanduser()
+        beside = self.folder / given
+        return beside if not given.exists() and beside.exists() else given
+
     def augmentation(self) -> list[Named]:
         """Steps that training applies to its batches: none where the shards hold augmented copies already."""
         return [] if self.data.expand is not None else self.augment
@@ -105,7 +113,10 @@ class Experiment(Section):
         split = self.split
         if split.file is not None:
             split = split.model_copy(update={"file": self._beside(split.file)})
-        return self.model_copy(update={"data": self.data.model_copy(update=changes), "split": split})
+        train, start = self.train, self.start_from()
+        if start is not None:
+            train = train.model_copy(update={"start_from": str(start.resolve())})
+        return self.model_copy(update={"data": self.data.model_copy(update=changes), "split": split, "train": train})
 
     def _beside(self, path: str) -> str:
         """Absolute if it is found beside the YAML file alone, else as it is."""

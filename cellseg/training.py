@@ -61,8 +61,9 @@ def check(experiment: Experiment) -> None:
     network_for(experiment, channels=1, num_classes=2)
     if target != "classes":  # how many classes there are is known when the data are
         _try_loss(loss, outputs_of(experiment.target, num_classes=0))
-    if experiment.train.start_from is not None:
-        Run.read(_start(experiment))
+    start = experiment.start_from()
+    if start is not None:
+        Run.read(start)
     geometry = tiling(experiment, shapes=[(experiment.train.patch, experiment.train.patch)])
     if geometry.overlap >= geometry.output:
         raise InputError(
@@ -110,7 +111,8 @@ def precision_of(experiment: Experiment) -> str:
 
 def begin_from(experiment: Experiment, network: keras.Model) -> Transfer | None:
     """Give the network the weights of the run that `train.start_from` names, if it names one."""
-    return None if experiment.train.start_from is None else start_from(network, _start(experiment))
+    start = experiment.start_from()
+    return None if start is None else start_from(network, start)
 
 
 def optimizer_for(phase: Phase, *, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -274,13 +276,6 @@ def _validation_image(sample: dict, record: dict[str, np.ndarray], *, with_class
 
 def _target_name(experiment: Experiment) -> str:
     return experiment.target if isinstance(experiment.target, str) else str(experiment.target["name"])
-
-
-def _start(experiment: Experiment) -> Path:
-    """The folder of `train.start_from`: from here, else beside the YAML file."""
-    given = Path(str(experiment.train.start_from)).expanduser()
-    beside = experiment.folder / given
-    return beside if not given.exists() and beside.exists() else given
 
 
 def _try_loss(loss: Callable, outputs: int) -> None:

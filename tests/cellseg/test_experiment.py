@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from cellseg import experiment as experiments
@@ -135,3 +137,13 @@ def test_data_below_the_root_stays_relative_to_it(tmp_path, monkeypatch):
     (tmp_path / "root" / "cells").mkdir(parents=True)
     experiment = experiments.read(write(tmp_path))
     assert experiment.placed(experiment.shards()).data.source == "cells"
+
+
+def test_the_run_to_start_from_is_found_from_here_and_beside_the_file(tmp_path, monkeypatch):
+    experiment = experiments.read(write(tmp_path), ["train.start_from=runs/first"])
+    monkeypatch.chdir(tmp_path.parent)
+    assert experiment.start_from() == Path("runs/first")  # nowhere: as it was written
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    assert experiment.start_from() == tmp_path / "runs" / "first"
+    assert experiment.placed(tmp_path).train.start_from == str(tmp_path / "runs" / "first")
+    assert experiments.read(write(tmp_path)).start_from() is None
