@@ -1,21 +1,22 @@
-"""Scores of a data set: measures pooled and per image, baselines, and two folders of labels compared.
+"""Scores of a data set: measures pooled, with intervals, and per image; baselines; two folders compared.
 
-The measures live in `cellseg.metrics`; scoring the split of a run is ordered by `cellseg.workflow`.
+The measures live in `cellseg.metrics`, kinds of mistakes in `cellseg.mistakes`, files that belong together in
+`cellseg.pairing`; scoring the split of a run is ordered by `cellseg.workflow`.
 """
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from cellseg.metrics import IMAGE_METRICS, SEQUENCE_METRICS, check_measures, count_image, evaluate_sequence
+from cellseg.intervals import bootstrap_intervals
+from cellseg.metrics import IMAGE_METRICS, SEQUENCE_METRICS, check_measures, count_image
+from cellseg.metrics.aogm import Aogm
+from cellseg.metrics.sequence import read_tracking
+from cellseg.mistakes import KINDS, Mistakes, find_mistakes
+from cellseg.pairing import Pair, pair_files
 from pipelines.errors import InputError
-from pipelines.images import image_stem, read_labels
-from pipelines.sources.pairs import labels_of_mask
 
 DEFAULT_MEASURES = (
     "pixel_accuracy",
@@ -27,10 +28,12 @@ DEFAULT_MEASURES = (
     "seg",
     "count_error",
 )
-LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".bmp")
-CTC_TRUTH = re.compile(r"man_(?:seg|track)(\d+)$")
-CTC_RESULT = re.compile(r"mask(\d+)$")
-SHOWN = 5  # names that a message lists before it says how many more there are
+BASELINES = {"baseline": "all background", "baseline_foreground": "all foreground"}
+# Measures that walk over rows and columns; all others take volumes as well.
+FLAT = ("warping_error", "object_hausdorff", "boundary_iou", "hausdorff", "hausdorff95", "average_surface_distance")
+
+# Called after each image: the pair of files, its name, truth, prediction, mistakes (None of a probability).
+Watch = Callable[[Pair, str, np.ndarray, np.ndarray, Mistakes | None], None]
 
 
 class Scores:
@@ -45,8 +48,9 @@ class Scores:
 
     def __init__(self, measures: Sequence[str] = DEFAULT_MEASURES) -> None:
         self.measures = check_measures(measures)
-        self._totals: dict[str, np.ndarray] = {}
+        self._counts: dict[str, list[np.ndarray]] = {name: [] for name in self.measures}
         self._per_image: list[dict] = []
+        self._mistakes: list[dict] = []
 
     def add(
         self, name: str, labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.ndarray | None = None
@@ -54,28 +58,41 @@ class Scores:
         """Count one image, (H, W), and return its own scores: {"name": name, measure: value or None}."""
         row: dict = {"name": name}
         for measure, counts in count_image(self.measures, labels_true, labels_pred, ignore).items():
-            self._totals[measure] = self._totals.get(measure, 0) + counts
+            self._counts[measure].append(counts)
             row[measure] = _or_none(IMAGE_METRICS[measure].value(counts))
         self._per_image.append(row)
         return row
+
+    def add_mistakes(self, name: str, mistakes: Mistakes) -> None:
+        """Count the kinds of one image's cells."""
+        self._mistakes.append({"name": name, **mistakes.counts})
+
+    def pooled(self) -> dict:
+        """{measure: value over all images}; None where it is undefined, and without images."""
+        return {
+            name: _or_none(IMAGE_METRICS[name].value(sum(counts[1:], counts[0]))) if counts else None
+            for name, counts in self._counts.items()
+        }
 
     def result(self) -> dict:
         """What has been added so far, ready for JSON: an undefined value (NaN) is None.
 
         Returns:
-            {"images": n, "measures": {measure: pooled value}, "undefined": {measure: images in which it is
-            undefined}, "per_image": [{"name": ..., measure: value}]}. Without images every measure is None.
+            {"images": n, "measures": {measure: pooled value}, "intervals": {measure: [low, high] (95 %, see
+            `cellseg.intervals`), None with fewer than two images that have a value}, "undefined": {measure: images in
+            which it is undefined}, "per_image": [{"name": ..., measure: value}], "mistakes": {kind: cells} as
+            `cellseg.mistakes` counts them, None if they were not counted, "mistakes_per_image": [{"name": ...,
+            kind: cells}]}. Without images every measure is None.
         """
-        pooled = {
-            name: _or_none(IMAGE_METRICS[name].value(self._totals[name])) if name in self._totals else None
-            for name in self.measures
-        }
-        undefined = {name: sum(row[name] is None for row in self._per_image) for name in self.measures}
+        intervals = bootstrap_intervals(self._counts, {name: IMAGE_METRICS[name].value for name in self.measures})
         return {
             "images": len(self._per_image),
-            "measures": pooled,
-            "undefined": undefined,
+            "measures": self.pooled(),
+            "intervals": {name: None if ends is None else list(ends) for name, ends in intervals.items()},
+            "undefined": {name: sum(row[name] is None for row in self._per_image) for name in self.measures},
             "per_image": list(self._per_image),
+            "mistakes": {kind: sum(row[kind] for row in self._mistakes) for kind in KINDS} if self._mistakes else None,
+            "mistakes_per_image": list(self._mistakes),
         }
 
 
@@ -98,30 +115,7 @@ class Baselines:
 
     def result(self) -> dict:
         """{"baseline": {measure: pooled value of all background}, "baseline_foreground": {the same}}."""
-        return {
-            "baseline": self._background.result()["measures"],
-            "baseline_foreground": self._foreground.result()["measures"],
-        }
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A file of true labels and the file of predicted ones.
-
-    Args:
-        name: What both are called in the scores: the truth's stem without `_mask` or `_label`, or the frame number.
-        truth: File of true labels.
-        prediction: File of predicted labels.
-    """
-
-    name: str
-    truth: Path
-    prediction: Path
-
-    @property
-    def is_ctc(self) -> bool:
-        """Whether the truth is named as the Cell Tracking Challenge does."""
-        return CTC_TRUTH.match(self.truth.stem) is not None
+        return {"baseline": self._background.pooled(), "baseline_foreground": self._foreground.pooled()}
 
 
 def evaluate_folders(
@@ -129,141 +123,107 @@ def evaluate_folders(
     prediction: Path | str,
     measures: Sequence[str] = DEFAULT_MEASURES,
     *,
-    progress: Callable[[list[Pair]], Iterable[Pair]] = iter,
+    progress: Callable[[list], Iterable] = iter,
+    watch: Watch | None = None,
+    watch_operations: Callable[[Aogm], None] | None = None,
 ) -> dict:
     """Score the label files of one folder against those of another, or one file against one.
 
-    A multi-page file is a stack; its pages are images named `STEM/000`, `STEM/001`, ... An image that holds 0 and 255
-    alone (0 and 1 in a folder called masks) is a mask, whose connected pieces become its labels, as in the layout
-    `pairs`; not so under CTC names, where 255 is a cell's id.
+    Files match as `cellseg.pairing.pair_files` says and hold what `Pair.read` says. If all measures take
+    probabilities (`Measure.takes_probability`), a prediction may be a float TIFF in [0, 1], and the files
+    STEM_probability.tif that cellseg-predict writes are taken before its labels.
 
     Args:
         truth: Folder of label TIFFs or PNGs, a CTC folder (`01_GT`), or a file.
         prediction: The same for the prediction (`01_RES`).
-        measures: Names from `cellseg.metrics.IMAGE_METRICS`.
-        progress: Wraps the list of pairs, to show how far it is.
+        measures: Names from `cellseg.metrics.METRICS`; those of sequences need CTC folders with tables of tracks.
+        progress: Wraps the list of pairs, or of frames, to show how far it is.
+        watch: Sees every image; see `Watch`.
+        watch_operations: Sees the corrections that TRA counts, if the tables of tracks were read.
 
     Returns:
-        As `Scores.result`.
+        As `Scores.result`, with "operations": {"NS": n, ...} if the tables of tracks were read. Measures of sequences
+        have no interval and no row an image; with such measures alone mistakes are not counted (None).
 
     Raises:
         FileNotFoundError: a folder or file does not exist.
-        InputError: no label files, a file without a partner, sizes or numbers of pages that differ.
+        InputError: no label files, a file without a partner, sizes or numbers of pages that differ, a float prediction
+            where a measure takes labels alone, labels that disagree with their table of tracks.
     """
     over_time = [name for name in measures if name in SEQUENCE_METRICS and name not in IMAGE_METRICS]
-    found = evaluate_sequence(truth, prediction, over_time) if over_time else {}
     single = [name for name in measures if name not in over_time]
-    if not single:
-        return {"images": found["images"], "measures": found["measures"], "undefined": {}, "per_image": []}
-    scores = Scores(single)
-    for pair in progress(pair_files(truth, prediction)):
-        stack_true, stack_pred = (_read(path, pair.is_ctc) for path in (pair.truth, pair.prediction))
-        if stack_true.shape != stack_pred.shape:
-            raise InputError(
-                f"{pair.truth} holds {_size(stack_true)}, but {pair.prediction} holds {_size(stack_pred)}. "
-                "Truth and prediction must be the same image, at the same size."
-            )
-        for page, (labels_true, labels_pred) in enumerate(zip(stack_true, stack_pred, strict=True)):
-            scores.add(pair.name if len(stack_true) == 1 else f"{pair.name}/{page:03d}", labels_true, labels_pred)
-    result = scores.result()
-    pooled = result["measures"] | found.get("measures", {})
-    return result | {"measures": {name: pooled[name] for name in dict.fromkeys(measures)}}
+    chosen = check_measures(single) if single or not over_time else []
+    found = _evaluate_tracking(truth, prediction, over_time, progress, watch_operations) if over_time else {}
+    if not chosen:
+        return found
+    result = _evaluate_images(truth, prediction, chosen, progress, watch)
+    for key in ("measures", "intervals"):
+        both = result[key] | found.get(key, {})
+        result[key] = {name: both[name] for name in dict.fromkeys(measures)}
+    return result | ({"operations": found["operations"]} if "operations" in found else {})
 
 
-def pair_files(truth: Path | str, prediction: Path | str) -> list[Pair]:
-    """Find which predicted file belongs to which true one, sorted by name; nothing is read.
-
-    Files match by stem, with or without `_mask`, `_masks`, `_label` or `_labels` at its end. If every truth is called
-    `man_segNNN` (or `man_trackNNN`) and every prediction `maskNNN`, they match by number, and predictions of frames
-    without truth are left out: the Cell Tracking Challenge annotates some frames only. A truth folder with a `SEG`
-    folder in it (`01_GT`, `01_ST`) stands for that one.
-
-    Raises:
-        FileNotFoundError: a folder or file does not exist.
-        InputError: no label files, two files of one name, or a file without a partner.
-    """
-    truth, prediction = Path(truth), Path(prediction)
-    for path in (truth, prediction):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist. A folder of label TIFFs or PNGs was expected, or a file.")
-    if truth.is_file() and prediction.is_file():
-        return [Pair(_plain(truth), truth, prediction)]
-    for path, other in ((truth, prediction), (prediction, truth)):
-        if path.is_file():
-            raise InputError(f"{path} is a file, but {other} is a folder. Give two folders or two files.")
-    if (truth / "SEG").is_dir():
-        truth = truth / "SEG"
-    files_true, files_pred = _label_files(truth), _label_files(prediction)
-    numbers_true, numbers_pred = _numbers(files_true, CTC_TRUTH), _numbers(files_pred, CTC_RESULT)
-    is_ctc = numbers_true is not None and numbers_pred is not None
-    named_true = _by_name(files_true, numbers_true if is_ctc else None)
-    named_pred = _by_name(files_pred, numbers_pred if is_ctc else None)
-    lonely_true = sorted(set(named_true) - set(named_pred))
-    lonely_pred = [] if is_ctc else sorted(set(named_pred) - set(named_true))
-    if lonely_true or lonely_pred:
-        missing = [
-            f"{len(names)} of {len(named)} files in {folder} have no partner: "
-            f"{_some(named[name].name for name in names)}."
-            for names, named, folder in ((lonely_true, named_true, truth), (lonely_pred, named_pred, prediction))
-            if names
-        ]
-        raise InputError(
-            " ".join(missing) + " Truth and prediction match by file name without its ending (and without _mask or "
-            "_label); rename or remove the files that stand alone."
-        )
-    return [Pair(name, named_true[name], named_pred[name]) for name in sorted(named_true)]
+def _evaluate_images(
+    truth: Path | str,
+    prediction: Path | str,
+    measures: list[str],
+    progress: Callable[[list], Iterable],
+    watch: Watch | None,
+) -> dict:
+    labels_only = [name for name in measures if not IMAGE_METRICS[name].takes_probability]
+    scores = Scores(measures)
+    for pair in progress(pair_files(truth, prediction, probability=not labels_only)):
+        for name, labels_true, labels_pred in pair.read():
+            is_float = labels_pred.dtype.kind == "f"
+            if is_float and labels_only:
+                raise InputError(_no_probability(pair.prediction, labels_only))
+            flat = [measure for measure in measures if measure in FLAT]
+            if labels_true.ndim == 3 and flat:
+                raise InputError(
+                    f"{pair.truth} is a volume of {len(labels_true)} slices; {', '.join(flat)} measure 2-D images "
+                    "alone. Choose other measures with --measure."
+                )
+            scores.add(name, labels_true, labels_pred)
+            mistakes = None if is_float else find_mistakes(labels_true, labels_pred)
+            if mistakes is not None:
+                scores.add_mistakes(name, mistakes)
+            if watch is not None:
+                watch(pair, name, labels_true, labels_pred, mistakes)
+    return scores.result()
 
 
-def _label_files(folder: Path) -> list[Path]:
-    files = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in LABEL_SUFFIXES and not path.name.startswith(".")
+def _no_probability(file: Path, labels_only: list[str]) -> str:
+    takers = [name for name, measure in IMAGE_METRICS.items() if measure.takes_probability]
+    verb = "needs" if len(labels_only) == 1 else "need"
+    return (
+        f"{file} holds fractions, a probability, but {', '.join(labels_only)} {verb} labels (whole numbers, one id a "
+        f"cell). Give label files, or choose among the measures that take probabilities: --measure {' '.join(takers)}."
     )
-    stems = {path.stem for path in files}
-    # What cellseg-predict writes beside STEM.tif on request is not a label file.
-    extras = {f"{stem}{ending}" for stem in stems for ending in ("_probability", "_overlay", "_classes")}
-    files = [path for path in files if path.stem not in extras]
-    if not files:
-        inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        hint = f" It holds the folders {_some(inside)}: did you mean one of them?" if inside else ""
-        raise InputError(f"{folder} holds no label file ({', '.join(LABEL_SUFFIXES)}).{hint}")
-    return files
 
 
-def _numbers(files: list[Path], pattern: re.Pattern) -> list[str] | None:
-    """Frame numbers as names, or None if a file is called otherwise."""
-    found = [pattern.match(file.stem) for file in files]
-    return [f"{int(one[1]):03d}" for one in found if one] if all(found) else None
-
-
-def _by_name(files: list[Path], names: list[str] | None) -> dict[str, Path]:
-    names = names or [_plain(file) for file in files]
-    for name, times in Counter(names).items():
-        if times > 1:
-            same = [str(file) for file, other in zip(files, names, strict=True) if other == name]
-            raise InputError(f"These files stand for one image, {name}: {_some(same)}. Keep one of them in the folder.")
-    return dict(zip(names, files, strict=True))
-
-
-def _plain(file: Path) -> str:
-    return re.sub(r"_(?:mask|label)s?$", "", image_stem(file)) or file.stem
-
-
-def _read(path: Path, is_ctc: bool) -> np.ndarray:
-    stack = read_labels(path)
-    if is_ctc:
-        return stack
-    return np.stack([labels_of_mask(page) for page in stack])
-
-
-def _size(stack: np.ndarray) -> str:
-    pages, height, width = stack.shape
-    return f"{pages} page{'s' if pages > 1 else ''} of {height}x{width} pixels"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _evaluate_tracking(
+    truth: Path | str,
+    prediction: Path | str,
+    measures: list[str],
+    progress: Callable[[list], Iterable],
+    watch_operations: Callable[[Aogm], None] | None,
+) -> dict:
+    tracking = read_tracking(truth, prediction, measures, progress=progress)
+    values = {name: _or_none(SEQUENCE_METRICS[name].value(tracking)) for name in measures}
+    result = {
+        "images": tracking.num_frames,
+        "measures": values,
+        "intervals": dict.fromkeys(values),
+        "undefined": {},
+        "per_image": [],
+        "mistakes": None,
+        "mistakes_per_image": [],
+    }
+    if tracking.tracks_true is None or tracking.tracks_pred is None:
+        return result
+    if watch_operations is not None:
+        watch_operations(tracking.aogm)
+    return result | {"operations": dict(tracking.aogm.counts)}
 
 
 def _or_none(value: float) -> float | None:

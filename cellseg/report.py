@@ -134,6 +134,7 @@ def _content(run: Path) -> dict[str, Any]:
         "scores": _scores_table(scores),
         "classification": (scores.get("test") or {}).get("classification"),
         "transfer": _json(run, runs.TRANSFER, {}),
+        "errors": _errors(run),
         "threshold": threshold,
         "threshold_image": _threshold_image(threshold),
         "training_image": _training_image(run),
@@ -186,6 +187,21 @@ def _scores_table(scores: Mapping) -> dict[str, Any]:
     counts = {split: (scores.get(split) or {}).get("images") for split in ("test", "validation")}
     undefined = any(number(cell) == UNDEFINED for row in rows for cell in row["cells"])
     return {"columns": list(columns.values()), "rows": rows, "counts": counts, "undefined": undefined}
+
+
+def _errors(run: Path) -> dict[str, Any]:
+    """The error analysis with its two figures; without figures where there is no file or no true cell."""
+    errors = _json(run, runs.ERRORS, {})
+    if not errors.get("cells"):
+        return errors
+    try:
+        drawn = {
+            "recall_image": _embedded(figures.recall_by_fact(errors)),
+            "merges_image": _embedded(figures.merges_and_membranes(errors)),
+        }
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run / runs.ERRORS} is damaged ({error!r} in it). Train again.") from error
+    return errors | drawn
 
 
 def _images_table(per_image: Sequence[Mapping]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
     data.json        what it saw     history.csv     every epoch      scores.json     test, validation, baselines
     environment.txt  where it ran    warnings.json   what to know     pictures.json   and pictures/
     report.html      tensorboard/    backup/         while training
-    transfer.json    what train.start_from gave
+    transfer.json    what train.start_from gave      errors.json      of the test split: what goes wrong where
 
 Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
 """
@@ -28,7 +28,7 @@ from pipelines.files import check_free, whole_file
 
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
-ENVIRONMENT, BACKUP, TRANSFER = "environment.txt", "backup", "transfer.json"
+ENVIRONMENT, BACKUP, TRANSFER, ERRORS = "environment.txt", "backup", "transfer.json", "errors.json"
 PACKAGES = ("tensorflow", "keras", "numpy", "albumentations", "opencv-python-headless", "scikit-image", "scipy")
 
 

@@ -16,10 +16,12 @@ import numpy as np
 
 from cellseg import runs
 from cellseg.classification import ClassScores
+from cellseg.error_analysis import ErrorAnalysis
 from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, load_run, tiling
 from cellseg.metrics import check_measures
+from cellseg.mistakes import find_mistakes
 from cellseg.networks import answer_size, network_for
 from cellseg.preparation import ensure_shards, source_there
 from cellseg.report import write_report
@@ -27,10 +29,13 @@ from cellseg.thresholds import ThresholdCurve
 from pipelines.augment import Augmenter, folding_warnings
 from pipelines.dataset import ShardReader, check_patch, minimum_ranges
 from pipelines.errors import InputError
+from pipelines.images import stretch_contrast
 from pipelines.prepare import Progress
 
 SCORED = ("validation", "test")
 PICTURED = ("best", "typical", "worst")
+
+Watch = Callable[..., None]  # see `evaluate_run`
 
 
 def train(
@@ -140,13 +145,16 @@ def tune(run: Path, reader: ShardReader) -> None:
 
 
 def evaluate(run: Path, reader: ShardReader, *, progress: Progress = lambda items, total: items) -> dict:
-    """Score validation and test images with the tuned threshold; write `scores.json` and the pictures."""
+    """Score validation and test images at the tuned threshold; write `scores.json`, `errors.json` and the pictures."""
     loaded = load_run(run)
     scores: dict = {}
+    errors = ErrorAnalysis()
     for split in SCORED:
-        scores[split], baselines = _score_split(loaded, reader, split, progress)
+        looked_at = errors if split == "test" else None
+        scores[split], baselines = _score_split(loaded, reader, split, progress, errors=looked_at)
     scores |= baselines
     runs.write_json(run, runs.SCORES, scores)
+    runs.write_json(run, runs.ERRORS, errors.result())
     _draw(run, loaded, reader, scores)
     return scores
 
@@ -155,24 +163,52 @@ def evaluate_run(
     path: Path,
     split: str = "test",
     *,
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    measures: Sequence[str] | None = None,
     progress: Progress = lambda items, total: items,
+    watch: Watch | None = None,
 ) -> dict:
-    """Score one split of a finished run again, from its shards; nothing is written.
+    """Score one split of a finished run again, from its shards.
+
+    Without `measures` the usual ones are taken, and for validation and test the run's `scores.json` and report are
+    written again: that split's part, with test also the baselines and `errors.json`; everything else in it stays.
+
+    Args:
+        path: The run folder.
+        split: "train", "validation" or "test".
+        measures: Names from `cellseg.metrics.IMAGE_METRICS`; nothing is written then.
+        progress: Wraps an iterable of known length, to draw a bar.
+        watch: Called after each image with its name, truth, prediction, mistakes, the image and its contrast limits.
+
+    Returns:
+        As `Scores.result`, with the pooled values of `Baselines.result`.
 
     Raises:
         InputError: no finished run there, an unknown split, or shards that are gone or of another configuration.
     """
-    check_measures(measures)
+    chosen = DEFAULT_MEASURES if measures is None else check_measures(measures)
     loaded = load_run(path)
     folder = Path(loaded.run.data["shards"])
     reader = ShardReader(folder)
     reader.manifest.check_config(loaded.run.experiment.data_config(), folder)
-    return _score_split(loaded, reader, split, progress, measures)[0]
+    errors = ErrorAnalysis() if measures is None and split == "test" else None
+    result, baselines = _score_split(loaded, reader, split, progress, chosen, watch, errors)
+    if measures is None and split in SCORED:
+        scores = runs.read_json(path, runs.SCORES) if (path / runs.SCORES).is_file() else {}
+        runs.write_json(path, runs.SCORES, scores | {split: result} | (baselines if split == "test" else {}))
+        if errors is not None:
+            runs.write_json(path, runs.ERRORS, errors.result())
+        write_report(path)
+    return result | baselines
 
 
 def _score_split(
-    loaded: LoadedRun, reader: ShardReader, split: str, progress: Progress, measures: Sequence[str] = DEFAULT_MEASURES
+    loaded: LoadedRun,
+    reader: ShardReader,
+    split: str,
+    progress: Progress,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    watch: Watch | None = None,
+    errors: ErrorAnalysis | None = None,
 ) -> tuple[dict, dict]:
     scores, baselines = Scores(measures), Baselines(measures)
     by_class = ClassScores(loaded.class_names) if loaded.class_names else None
@@ -181,9 +217,15 @@ def _score_split(
         labels = record["labels"].astype(np.int32)
         decided = loaded.decide(probability)
         scores.add(sample["name"], labels, decided.labels, _ignore(record))
+        mistakes = find_mistakes(labels, decided.labels, _ignore(record))
+        scores.add_mistakes(sample["name"], mistakes)
         baselines.add(labels, _ignore(record))
+        if errors is not None:
+            errors.add(_stretched(loaded, sample, record), labels, decided.labels, _ignore(record))
         if by_class is not None and decided.classes is not None:
             by_class.add(labels, record["classes"], decided.labels, decided.classes, _ignore(record))
+        if watch is not None:
+            watch(sample["name"], labels, decided.labels, mistakes, record["image"], tuple(sample["contrast"]))
     result = scores.result()
     if by_class is not None:
         result["classification"] = by_class.result()
@@ -195,6 +237,13 @@ def _probabilities(
 ) -> Iterator[tuple[dict, dict[str, np.ndarray], np.ndarray]]:
     for sample, record in reader.split(split):
         yield sample, record, loaded.predictor.probability(record["image"], limits=tuple(sample["contrast"]))
+
+
+def _stretched(loaded: LoadedRun, sample: dict, record: dict[str, np.ndarray]) -> np.ndarray:
+    """The image as the network sees it."""
+    image = record["image"]
+    least = loaded.run.data["minimum_range"].get(image.dtype.name, 0.0)
+    return stretch_contrast(image, limits=tuple(sample["contrast"]), minimum_range=least)
 
 
 def _draw(run: Path, loaded: LoadedRun, reader: ShardReader, scores: dict) -> None:

@@ -395,3 +395,49 @@ def topology(mask):
     """(4-connected pieces of the mask, 8-connected pieces of what is not, the image framed by background)."""
     framed = np.pad(mask, 1)
     return int(components(framed, 4).max()), int(components(~framed, 8).max())
+
+
+def gap(places, others):
+    """What lies between two sets of pixels: least distance of their centres, less 1."""
+    return min(math.dist(one, other) for one in places for other in others) - 1
+
+
+def core(labels, margin):
+    """Label -> its pixels farther than `margin` from every pixel of it with a 4-neighbour of another label."""
+    found = {}
+    for label, pixels in objects(labels).items():
+        outline = [
+            (row, column)
+            for row, column in pixels
+            for place in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
+            if 0 <= place[0] < labels.shape[0] and 0 <= place[1] < labels.shape[1] and place not in pixels
+        ]
+        found[label] = {one for one in pixels if all(math.dist(one, other) > margin for other in outline)}
+    return found
+
+
+def kinds_of_cells(labels_true, labels_pred):
+    """({true id: kind}, {predicted id: kind}) by sets of pixels and the rules of `cellseg.mistakes` in their words."""
+    true, pred = ({i: set(np.flatnonzero(one == i)) for i in np.unique(one) if i} for one in (labels_true, labels_pred))
+
+    def holds(outer, inner):
+        return len(outer & inner) > len(inner) / 2
+
+    kinds_true, kinds_pred = {}, dict.fromkeys(pred, "spurious")
+    for label, cell in true.items():
+        partners = [p for p, other in pred.items() if len(cell & other) / len(cell | other) > 0.5]
+        inside = [p for p, other in pred.items() if holds(cell, other)]
+        over = [p for p, other in pred.items() if holds(other, cell)]
+        over = [p for p in over if sum(holds(pred[p], other) for other in true.values()) > 1]
+        if partners:
+            kinds_true[label] = "found"
+        elif len(inside) > 1 and 2 * sum(len(cell & pred[p]) for p in inside) >= len(cell):
+            kinds_true[label] = "split"
+        else:
+            kinds_true[label] = "merged" if over else "missed"
+        named = {"found": partners, "split": inside, "merged": over, "missed": []}[kinds_true[label]]
+        for p in named:
+            # A predicted cell that is several things is the strongest of them.
+            strength = ["spurious", "merged", "split", "found"].index
+            kinds_pred[p] = max(kinds_pred[p], kinds_true[label], key=strength)
+    return kinds_true, kinds_pred

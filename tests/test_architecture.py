@@ -13,7 +13,8 @@ LAYERS = [
     {"pipelines"},
     {"overlap", "tracks", "named"},
     {"models", "losses", "optimizers", "metrics", "answers", "instances"}
-    | {"tracking", "measuring", "reconstruction", "figures"},
+    | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
+    | {"mistakes", "intervals", "pairing"},
     {"sections"},
     {"experiment"},
     {"networks", "runs", "preparation"},
@@ -21,7 +22,8 @@ LAYERS = [
     {"thresholds"},
     {"callbacks"},
     {"dashboard", "streams", "trainer", "transfer"},
-    {"training", "evaluation", "classification", "report", "prediction"},
+    {"training", "evaluation", "score_files", "classification", "report", "prediction"}
+    | {"published", "comparison", "contenders"},
     {"workflow"},
     {"search"},
     {"cli"},
@@ -33,8 +35,16 @@ NUMPY_ROOMS = (
     "instances",
     "metrics",
     "measuring",
+    "error_analysis",
     "thresholds",
     "evaluation",
+    "mistakes",
+    "intervals",
+    "pairing",
+    "score_files",
+    "published",
+    "comparison",
+    "contenders",
     "experiment",
 )
 

@@ -5,12 +5,12 @@ import pytest
 import tifffile
 
 from cellseg import metrics
-from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores, evaluate_folders, pair_files
+from cellseg.evaluation import DEFAULT_MEASURES, FLAT, Baselines, Scores, evaluate_folders
 from cellseg.metrics import IMAGE_METRICS
 from pipelines.errors import InputError
 from pipelines.images import write_image, write_labels
 from pipelines.sources import SOURCES
-from tests import cells
+from tests import cells, sequences
 from tests.datasets import discs, write_ctc
 
 
@@ -63,8 +63,11 @@ def test_scores_without_images():
     assert Scores(["dice"]).result() == {
         "images": 0,
         "measures": {"dice": None},
+        "intervals": {"dice": None},
         "undefined": {"dice": 0},
         "per_image": [],
+        "mistakes": None,
+        "mistakes_per_image": [],
     }
 
 
@@ -109,25 +112,6 @@ def test_folders_by_hand(folders):
     assert result["measures"]["dice"] == pytest.approx(48 / 68, abs=1e-12)
     assert result["measures"]["average_precision"] == pytest.approx(2 / 3, abs=1e-12)
     assert [row["name"] for row in result["per_image"]] == ["a", "b"]
-
-
-def test_suffixes_do_not_count(tmp_path):
-    truth, prediction = cells.shifted_cell()
-    write_folder(tmp_path / "truth", a_mask=truth, b_labels=truth)
-    write_folder(tmp_path / "result", a=prediction, b_label=prediction)
-    (tmp_path / "result" / "notes.txt").write_text("not an image")
-    pairs = pair_files(tmp_path / "truth", tmp_path / "result")
-    assert [(pair.name, pair.truth.name, pair.prediction.name) for pair in pairs] == [
-        ("a", "a_mask.tif", "a.tif"),
-        ("b", "b_labels.tif", "b_label.tif"),
-    ]
-
-
-def test_what_predict_writes_beside_the_labels_is_left_out(folders):
-    truth, result = folders
-    write_image(result / "a_overlay.png", np.zeros((6, 8, 3), np.uint8))
-    write_image(result / "a_probability.tif", np.zeros((6, 8), np.float32))
-    assert [pair.prediction.name for pair in pair_files(truth, result)] == ["a.tif", "b.tif"]
 
 
 def test_png_against_tiff(tmp_path):
@@ -207,42 +191,6 @@ def test_ctc_frame_without_result(tmp_path):
         evaluate_folders(*paths)
 
 
-def test_files_without_a_partner_are_listed_on_both_sides(folders):
-    truth, result = folders
-    for number in range(7):
-        write_labels(truth / f"c{number}.tif", cells.empty())
-    write_labels(result / "d.tif", cells.empty())
-    message = (
-        r"7 of 9 files in .*truth have no partner: c0\.tif, c1\.tif, c2\.tif, c3\.tif, c4\.tif and 2 more\. "
-        r"1 of 3 files in .*result have no partner: d\.tif\."
-    )
-    with pytest.raises(InputError, match=message):
-        pair_files(truth, result)
-
-
-def test_two_files_of_one_name(folders):
-    truth, result = folders
-    write_labels(truth / "a_mask.tif", cells.empty())
-    with pytest.raises(InputError, match=r"stand for one image, a: .*a\.tif, .*a_mask\.tif"):
-        pair_files(truth, result)
-
-
-def test_missing_folder(folders, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        pair_files(folders[0], tmp_path / "nowhere")
-
-
-def test_folder_without_labels_names_its_folders(folders, tmp_path):
-    (tmp_path / "empty" / "labels").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"empty holds no label file \(.tif.*It holds the folders labels"):
-        pair_files(tmp_path / "empty", folders[1])
-
-
-def test_file_against_folder(folders):
-    with pytest.raises(InputError, match=r"a\.tif is a file, but .*result is a folder"):
-        pair_files(folders[0] / "a.tif", folders[1])
-
-
 def test_different_sizes_name_both_files(folders):
     truth, result = folders
     write_labels(result / "b.tif", cells.empty()[:5])
@@ -274,3 +222,135 @@ def test_a_prediction_on_a_cell_that_gold_truth_leaves_out_changes_no_score(tmp_
     strict = Scores(["average_precision"])
     strict.add("t000", sample.labels, all_cells)
     assert strict.result()["measures"]["average_precision"] == 0.5  # what it would cost without the discs
+
+
+def test_kinds_of_mistakes_are_counted_pooled_and_per_image(folders):
+    result = evaluate_folders(*folders, ["dice"])
+    assert result["mistakes"] == {"found": 2, "missed": 1, "spurious": 0, "split": 0, "merged": 0}
+    assert result["mistakes_per_image"] == [
+        {"name": "a", "found": 1, "missed": 0, "spurious": 0, "split": 0, "merged": 0},
+        {"name": "b", "found": 1, "missed": 1, "spurious": 0, "split": 0, "merged": 0},
+    ]
+
+
+def test_intervals_reach_over_the_images(folders):
+    # Of two images half of the draws take one of them twice: the ends are their own scores.
+    result = evaluate_folders(*folders, ["dice", "seg"])
+    assert result["intervals"] == {"dice": [pytest.approx(24 / 36), 24 / 32], "seg": [0.5, 0.6]}
+
+
+def test_one_image_has_no_interval(folders):
+    truth, result = folders
+    assert evaluate_folders(truth / "a.tif", result / "a.tif", ["dice"])["intervals"] == {"dice": None}
+
+
+PROBABILITY = np.array([[0.9, 0.8, 0.2, 0.1], [0.7, 0.6, 0.3, 0.0]], np.float32)
+
+
+@pytest.fixture
+def probabilities(tmp_path):
+    """Truth of the two left columns, the labels of another network, and its probability: perfect from 0.3 to 0.5."""
+    truth = np.array([[1, 1, 0, 0], [1, 1, 0, 0]], np.int32)
+    write_folder(tmp_path / "truth", a=truth)
+    write_folder(tmp_path / "result", a=np.zeros_like(truth))
+    write_image(tmp_path / "result" / "a_probability.tif", PROBABILITY)
+    return tmp_path / "truth", tmp_path / "result"
+
+
+def test_probabilities_are_taken_where_every_measure_takes_them(probabilities):
+    # Of the labels, all background, the pixel error is 4 / 8.
+    names = ["pixel_error", "v_rand", "v_info", "warping_error"]
+    result = evaluate_folders(*probabilities, names)
+    assert result["measures"] == {"pixel_error": 0.0, "v_rand": 1.0, "v_info": 1.0, "warping_error": 0.0}
+    assert result["mistakes"] is None
+    assert evaluate_folders(*probabilities, ["pixel_error", "dice"])["measures"] == {"pixel_error": 0.5, "dice": 0.0}
+
+
+def test_probabilities_without_labels_and_as_plain_names(probabilities, tmp_path):
+    truth, result = probabilities
+    (result / "a.tif").unlink()
+    assert evaluate_folders(truth, result, ["pixel_error"])["measures"] == {"pixel_error": 0.0}
+    assert evaluate_folders(truth / "a.tif", result / "a_probability.tif", ["v_rand"])["measures"] == {"v_rand": 1.0}
+    write_image(tmp_path / "other" / "a.tif", PROBABILITY)
+    assert evaluate_folders(truth, tmp_path / "other", ["pixel_error"])["measures"] == {"pixel_error": 0.0}
+
+
+def test_a_measure_of_labels_refuses_a_probability(probabilities):
+    truth, result = probabilities
+    (result / "a.tif").unlink()
+    message = (
+        r"a_probability\.tif holds fractions, a probability, but dice, seg need labels .*"
+        r"--measure pixel_error v_rand v_info warping_error\.$"
+    )
+    with pytest.raises(InputError, match=message):
+        evaluate_folders(truth, result, ["dice", "v_rand", "seg"])
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    """One frame of two slices: a cell through both of them, of which the prediction has the lower part: 4 of 8."""
+    truth = np.ones((2, 2, 2), np.int32)
+    prediction = truth.copy()
+    prediction[0] = 0
+    return ctc(tmp_path, {"man_seg000": truth}, {"mask000": prediction})
+
+
+def test_pages_under_ctc_names_are_one_volume(volumes):
+    result = evaluate_folders(*volumes, ["seg", "dice"])
+    # Half is not more than half: SEG finds nothing; as two images it would find one cell of two.
+    assert result["images"] == 1 and result["measures"] == {"seg": 0.0, "dice": pytest.approx(2 / 3)}
+
+
+def test_flat_measures_refuse_volumes(volumes):
+    with pytest.raises(InputError, match=r"man_seg000\.tif is a volume of 2 slices; hausdorff measure 2-D images"):
+        evaluate_folders(*volumes, ["seg", "hausdorff"])
+
+
+def test_flat_measures_are_those_that_fail_on_volumes():
+    volume = np.zeros((4, 6, 6), np.int32)
+    volume[1:3, 2:4, 2:4] = 1
+    for name, measure in IMAGE_METRICS.items():
+        if name not in FLAT:
+            assert np.isfinite(measure.value(measure.count(volume, volume))), name
+
+
+@pytest.fixture
+def tracked(tmp_path):
+    """A division seen one frame late, with SEG truth of frame 0 alone."""
+    truth = sequences.division()
+    return sequences.write_ctc(tmp_path, truth, sequences.late_division(), outlines={0: truth[0][0]})
+
+
+def test_measures_of_sequences_beside_those_of_images(tracked):
+    result = evaluate_folders(*tracked, ["det", "seg", "tra", "dice"])
+    assert list(result["measures"]) == ["det", "seg", "tra", "dice"]
+    assert result["per_image"] == [{"name": "000", "seg": 1.0, "dice": 1.0}]
+    expected = metrics.evaluate_sequence(*tracked, ["det", "seg", "tra"])
+    assert {name: result["measures"][name] for name in ("det", "seg", "tra")} == expected["measures"]
+    assert result["operations"] == expected["operations"]
+    assert result["intervals"] == {"det": None, "seg": None, "tra": None, "dice": None}
+
+
+def test_operations_of_a_late_division_by_hand(tracked):
+    # Frame 2: the child 3 is missed (FN), and 1 should be 2. The true link 1 -> 2 into frame 2 is there with another
+    # meaning (EC), so is 2 -> 2 into frame 3 (as 1 -> 2). 1 -> 3 and 3 -> 3 are missing (EA), 1 -> 3 into frame 3 is
+    # not there in the truth: there it leads from 2 (ED).
+    seen = []
+    result = evaluate_folders(*tracked, ["tra"], watch_operations=seen.append)
+    assert result["operations"] == {"NS": 0, "FN": 1, "FP": 0, "ED": 1, "EA": 2, "EC": 2}
+    assert sum(one.count for one in seen[0].operations) == 6
+    assert result["per_image"] == [] and result["images"] == 4
+    # AOGM = 10 + 1 + 2 * 1.5 + 2 = 16 of 6 * 10 + 5 * 1.5 = 67.5.
+    assert result["measures"] == {"tra": pytest.approx(1 - 16 / 67.5)}
+
+
+def test_a_folder_without_tables_has_no_operations(tracked):
+    (tracked[1] / "res_track.txt").unlink()
+    result = evaluate_folders(*tracked, ["det"])
+    assert "operations" not in result and result["measures"]["det"] < 1
+
+
+def test_watch_sees_every_image(folders):
+    seen = []
+    evaluate_folders(*folders, ["dice"], watch=lambda pair, name, *rest: seen.append((pair.name, name, len(rest))))
+    assert seen == [("a", "a", 3), ("b", "b", 3)]

@@ -188,9 +188,12 @@ def test_every_figure_is_in_the_table():
         "outlines",
         "class_outlines",
         "overlay",
+        "mistake_outlines",
         "training_curves",
         "threshold_curve",
         "per_image_scores",
+        "recall_by_fact",
+        "merges_and_membranes",
     ]
     assert all(getattr(figures, name) is function for name, function in figures.FIGURES.items())
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from cellseg import figures
+from cellseg.error_analysis import ErrorAnalysis
 from cellseg.report import number, percent, write_report
 from pipelines.errors import InputError
-from tests.cells import merged_pair
+from tests.cells import empty, merged_pair, missed_cell, one_cell, split_cell
 
 STATISTICS = {
     "images": 24,
@@ -18,6 +19,14 @@ STATISTICS = {
     "objects_per_image": {"min": 3, "mean": 30.458, "max": 125},
     "object_diameter": {"0.05": 5.1, "0.25": 9.0, "0.5": 14.25, "0.75": 19.0, "0.95": 31.7},
 }
+
+
+def analysed(*scenes):
+    """Content of errors.json for pairs of truth and prediction."""
+    analysis = ErrorAnalysis()
+    for true, pred in scenes:
+        analysis.add((true > 0)[..., None].astype(np.float32), true, pred)
+    return analysis.result()
 
 
 def make_run(folder, *, warnings=()):
@@ -49,6 +58,7 @@ def make_run(folder, *, warnings=()):
         },
         "threshold.json": {"threshold": 0.45, "measure": "dice", "value": 0.92, "split": "validation", "curve": curve},
         "warnings.json": list(warnings),
+        "errors.json": analysed(merged_pair(), missed_cell(), split_cell()),
         "data.json": {
             "splits": {"train": 24, "validation": 6, "test": 12},
             "statistics": {"train": STATISTICS, "validation": STATISTICS, "test": STATISTICS | {"objects": 1017}},
@@ -147,7 +157,7 @@ def page(tmp_path_factory):
 
 def test_one_file_that_loads_nothing(page):
     parsed, text = page
-    assert len(parsed.references) == 5  # two pictures, three plots
+    assert len(parsed.references) == 7  # two pictures, five plots
     assert all(reference.startswith("data:image/png;base64,") for reference in parsed.references)
     assert not re.search(r"url\(|@import|https?://", text)
     assert "script" not in parsed.tags and "link" not in parsed.tags
@@ -205,6 +215,41 @@ def test_data_section(page):
     assert rows[3][:3] == ["test", "24", "1,017"]
 
 
+def said(page):
+    """The text of a page with single blanks."""
+    return " ".join(page.text.split())
+
+
+def test_says_where_it_goes_wrong(page):
+    text = said(page[0])
+    # Two cells each in merged_pair and missed_cell, one in split_cell. One of each scene is found (IoU 1/2, 1, 1/2).
+    assert "Of 5 true cells of the test images 3 were found (60 %; 95 % interval 23.1 % to 88.2 %)." in text
+    assert "of 2 pairs of neighbours, at most 20 pixels apart, 1 (50 %) was joined" in text
+    assert "of 4 cells that were drawn (more than half of its pixels are foreground) 1 (25 %) was cut" in text
+    assert "unannotated for more than half" not in text
+
+
+@pytest.mark.parametrize(
+    ("scenes", "told"),
+    [
+        ([(empty(), one_cell())], "The test images hold no true cell"),
+        ([(one_cell(), empty())], "no true cell was drawn over more than half of its pixels"),
+        ([(one_cell(), one_cell())], "no two true cells lie within 20 pixels of each other"),
+        ([(one_cell(), one_cell())], "Of 1 true cell of the test images 1 was found (100 %;"),
+    ],
+)
+def test_error_analysis_of_few_cells(tmp_path, scenes, told):
+    run = make_run(tmp_path / "run")
+    (run / "errors.json").write_text(json.dumps(analysed(*scenes)))
+    assert told in said(page_of(run)[0])
+
+
+def test_cells_left_out_of_the_analysis_are_counted(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / "errors.json").write_text(json.dumps(analysed(merged_pair()) | {"left_out": 1}))
+    assert "Another 1, unannotated for more than half, is left out here." in said(page_of(run)[0])
+
+
 def test_threshold_is_said_to_come_from_validation(page):
     assert "from a probability of 0.45." in page[0].text
     assert "chosen on the validation images" in page[0].text
@@ -229,7 +274,15 @@ def test_warnings_are_loud(tmp_path):
 def test_missing_files_are_named(tmp_path):
     (tmp_path / "experiment.yaml").write_text("seed: 1\n")
     page, _ = page_of(tmp_path)
-    for name in ("scores.json", "pictures.json", "history.csv", "threshold.json", "data.json", "environment.txt"):
+    for name in (
+        "scores.json",
+        "pictures.json",
+        "history.csv",
+        "threshold.json",
+        "data.json",
+        "environment.txt",
+        "errors.json",
+    ):
         assert f"{name} is missing" in page.text
     assert page.references == []
     assert tmp_path.name in page.text  # stands in for the name
@@ -240,7 +293,7 @@ def test_missing_picture_is_named_and_others_stay(tmp_path):
     (run / "pictures/test_best.png").unlink()
     page, _ = page_of(run)
     assert "pictures/test_best.png is missing" in page.text
-    assert len(page.references) == 4
+    assert len(page.references) == 6
 
 
 def test_picture_outside_the_run_is_not_read(tmp_path):
@@ -293,7 +346,15 @@ def test_not_a_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("scores.json", "{"), ("scores.json", "[]"), ("history.csv", ""), ("experiment.yaml", "a: [")],
+    [
+        ("scores.json", "{"),
+        ("scores.json", "[]"),
+        ("history.csv", ""),
+        ("experiment.yaml", "a: ["),
+        ("errors.json", "[]"),
+        ("errors.json", '{"cells": 3}'),
+        ("errors.json", '{"cells": 3, "by_fact": 1}'),
+    ],
 )
 def test_damaged_file_is_named(tmp_path, name, content):
     run = make_run(tmp_path / "run")

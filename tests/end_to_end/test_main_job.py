@@ -47,7 +47,7 @@ def test_the_run_folder_is_complete(job):
     names = {path.name for path in (job / "run").iterdir()}
     assert names >= {
         "experiment.yaml", "model.keras", "threshold.json", "history.csv", "scores.json", "report.html",
-        "tensorboard", "environment.txt", "data.json", "warnings.json", "pictures",
+        "tensorboard", "environment.txt", "data.json", "errors.json", "warnings.json", "pictures",
     }  # fmt: skip
     assert "backup" not in names and not [name for name in names if "partial" in name]
     resolved = yaml.safe_load((job / "run" / "experiment.yaml").read_text())
@@ -91,7 +91,7 @@ def test_a_run_scored_again_gives_the_same_scores(job):
     succeed("evaluate", job / "run", "--split", "test", "--json", job / "again.json")
     again = json.loads((job / "again.json").read_text())
     printed = succeed("evaluate", job / "run", "--split", "validation", "--measure", "dice", "seg")
-    assert printed.startswith("2 images") and "seg" in printed and "iou" not in printed
+    assert printed.startswith("2 images") and "\nseg " in printed and "\niou " not in printed
     assert again["measures"] == json.loads((job / "run" / "scores.json").read_text())["test"]["measures"]
 
 
