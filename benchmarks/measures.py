@@ -6,6 +6,7 @@ public algorithms, written down plainly below and named where they come from: st
 """
 
 import numpy as np
+from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from side_by_side import Row, alternate, parser, report, row
@@ -154,12 +155,25 @@ def hausdorff_rows() -> list[Row]:
     return [row(f"object Hausdorff; {side}x{side}, {num} cells; peer: all pixels, s", own, brute)]
 
 
+def hard_hausdorff_rows() -> list[Row]:
+    """Object Hausdorff where one object is the partner of all, and where most objects have no partner."""
+    truth, _ = cells(side=2 * SIDE // 3, num=CELLS // 2)
+    noise = [ndimage.label(np.random.default_rng(seed).random((192, 192)) < 0.15)[0] for seed in (0, 1)]
+    (own,) = alternate(lambda: object_hausdorff(truth, np.ones_like(truth)))
+    (lonely,) = alternate(lambda: object_hausdorff(*noise))
+    side = f"{len(truth)}x{len(truth)}"
+    return [
+        row(f"object Hausdorff; {side}, {CELLS // 2} cells against one foreground, s", own, None),
+        row(f"object Hausdorff; 192x192, noise of {noise[0].max()} and {noise[1].max()} objects, s", lonely, None),
+    ]
+
+
 def main() -> None:
     """Measure and print."""
     options = parser(__doc__).parse_args()
     objects, hausdorff = object_rows(), hausdorff_rows()
     # The measures of tracking have a benchmark of their own: ctc_measures.py.
-    rows = [*objects, *hausdorff]
+    rows = [*objects, *hausdorff, *hard_hausdorff_rows()]
     title = "Measures: ours, peer = public algorithms"
     report(title, rows, options.json, hausdorff_times_faster=1 / hausdorff[0].ratio)
 

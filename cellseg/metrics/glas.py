@@ -18,8 +18,13 @@ Reference:
     Sirinukunwattana et al. 2017, https://arxiv.org/abs/1603.00275, and the contest's MATLAB programs of 2015
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from scipy import ndimage
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist
 
 from cellseg.metrics.measure import Measure, ratio
 from cellseg.metrics.objects import object_overlap
@@ -27,6 +32,10 @@ from cellseg.overlap import Overlap, contingency, partners
 
 Image = np.ndarray
 Window = tuple[slice, slice]
+
+FEW = 4096  # pairs of pixels of two objects; up to this, their distances are sooner taken than a distance transform
+SMALL = 4096  # pixels of the window around two objects; up to this, both transforms are sooner made than `_Shape`
+KEPT = 4  # images; how much of them the boxes of every `_Shape` that is kept may fill
 
 
 def glas_f1(
@@ -172,33 +181,124 @@ class _Distances:
     def __init__(self, overlap: Overlap, shape: tuple[int, int]) -> None:
         self._diagonal = float(np.hypot(shape[0] - 1, shape[1] - 1))
         self._rows, self._columns, _ = overlap.object_pairs
-        self._true, self._pred = overlap.index_true.reshape(shape), overlap.index_pred.reshape(shape)
-        self._windows = {"true": ndimage.find_objects(self._true), "pred": ndimage.find_objects(self._pred)}
+        self._labels = {"true": overlap.index_true.reshape(shape), "pred": overlap.index_pred.reshape(shape)}
+        self._areas = {"true": overlap.areas_true, "pred": overlap.areas_pred}
+        self._windows = {side: ndimage.find_objects(labels) for side, labels in self._labels.items()}
         self._known: dict[tuple[int, int], float] = {}
+        self._shapes: dict[tuple[str, int], _Shape] = {}
+        self._room = KEPT * self._labels["true"].size
 
     def of(self, side: str, own: int, pair: int) -> float:
         """Distance of an object from its partner, or from the nearest object where it has none (pair = -1)."""
         if pair >= 0:
             return self._between(int(self._rows[pair]), int(self._columns[pair]))
-        others = self._windows["pred" if side == "true" else "true"]
-        best = self._diagonal if not others else np.inf
-        # Two objects are at least as far apart as the sides of their bounding boxes are.
-        least = [np.abs(_sides(other) - _sides(self._windows[side][own - 1])).max() for other in others]
-        for other in np.argsort(least, kind="stable").tolist():
-            if least[other] >= best:
-                break
-            best = min(best, self._between(*((own, other + 1) if side == "true" else (other + 1, own))))
-        return best
+        tree = self._boxes["pred" if side == "true" else "true"]
+        if not tree.n:
+            return self._diagonal
+        best, num, box = np.inf, 8, _sides([self._windows[side][own - 1]])[0]
+        while True:
+            # Two objects are at least as far apart as the sides of their bounding boxes are.
+            found = tree.query(box, k=np.arange(1, min(num, tree.n) + 1), p=np.inf)
+            for least, other in zip(*(part.tolist() for part in found), strict=True):
+                if least >= best:
+                    return best
+                best = min(best, self._between(*((own, other + 1) if side == "true" else (other + 1, own))))
+            if num >= tree.n:
+                return best
+            num *= 2
+
+    @cached_property
+    def _boxes(self) -> dict[str, cKDTree]:
+        return {side: cKDTree(_sides(windows)) for side, windows in self._windows.items()}
 
     def _between(self, row: int, column: int) -> float:
         if (row, column) not in self._known:
-            window = _around(self._windows["true"][row - 1], self._windows["pred"][column - 1])
-            self._known[row, column] = _hausdorff(self._true[window] == row, self._pred[window] == column)
+            self._known[row, column] = self._measure(row, column)
         return self._known[row, column]
 
+    def _measure(self, row: int, column: int) -> float:
+        window = _around(self._windows["true"][row - 1], self._windows["pred"][column - 1])
+        few = int(self._areas["true"][row] * self._areas["pred"][column]) <= FEW
+        if few or _size(window) <= SMALL:
+            masks = self._labels["true"][window] == row, self._labels["pred"][window] == column
+            return _between_pixels(*masks) if few else _between_masks(*masks)
+        one, other = self._shape("true", row), self._shape("pred", column)
+        return max(_farthest(one, other), _farthest(other, one))
 
-def _sides(window: Window) -> np.ndarray:
-    return np.array([[part.start, part.stop] for part in window]).ravel()
+    def _shape(self, side: str, label: int) -> "_Shape":
+        if (side, label) not in self._shapes:
+            window = self._windows[side][label - 1]
+            self._room -= _size(window)
+            # Large objects that lie through one another must not each keep an image's worth of distances.
+            if self._room < 0:
+                self._shapes.clear()
+                self._room = KEPT * self._labels[side].size - _size(window)
+            self._shapes[side, label] = _Shape(window, self._labels[side][window] == label)
+        return self._shapes[side, label]
+
+
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """An object that may have many partners, and what is the same for all of them.
+
+    Args:
+        window: Its bounding box.
+        mask: bool, its pixels there.
+    """
+
+    window: Window
+    mask: np.ndarray
+
+    @cached_property
+    def distances(self) -> np.ndarray:
+        """float64, distance of every place of the window from the object."""
+        return ndimage.distance_transform_edt(~self.mask)
+
+    @cached_property
+    def rim(self) -> np.ndarray:
+        """int64 (n, 2), the first and the last pixel of every row and of every column that the object has."""
+        ends = []
+        for lines, turned in ((self.mask, slice(None)), (self.mask.T, slice(None, None, -1))):
+            held = np.flatnonzero(lines.any(axis=1))
+            first, last = lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1)
+            ends += [np.stack([held, end[held]], axis=1)[:, turned] for end in (first, last)]
+        return np.concatenate(ends) + [part.start for part in self.window]
+
+    @cached_property
+    def tree(self) -> cKDTree:
+        """The rim, to be searched."""
+        return cKDTree(self.rim)
+
+
+def _farthest(one: _Shape, other: _Shape) -> float:
+    """Largest distance of a pixel of `one` from the nearest pixel of `other`.
+
+    Within the other's box its distance transform has it. A pixel below the box is nearer than the last pixel of its own
+    column, and nearest to the last pixel of some column of the other; so beyond the box the two rims have it.
+    """
+    shared = _common(one.window, other.window)
+    held = one.mask[_within(shared, one.window)]
+    inside = float(other.distances[_within(shared, other.window)][held].max(initial=0.0))
+    low, high = np.array([(part.start, part.stop - 1) for part in other.window]).T
+    least = (np.maximum(np.maximum(low - one.rim, one.rim - high), 0) ** 2).sum(axis=1)
+    if not least.any():
+        return inside
+    # Of the rim, most pixels are nearer to some pixels of the other than the farthest is to the other's box.
+    some = other.rim[:: -(-len(other.rim) // 8)]
+    most = cdist(one.rim, some, "sqeuclidean").min(axis=1)
+    beyond = one.rim[(least > 0) & (most >= max(least.max(), inside**2))]
+    return max(inside, float(other.tree.query(beyond)[0].max())) if len(beyond) else inside
+
+
+def _sides(windows: list[Window]) -> np.ndarray:
+    """int64 (n, 4), where the rows and the columns of each window start and stop."""
+    sides = [(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in windows]
+    return np.array(sides, np.int64).reshape(-1, 4)
+
+
+def _size(window: Window) -> int:
+    rows, columns = window
+    return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
 def _around(one: Window, other: Window) -> Window:
@@ -209,8 +309,30 @@ def _around(one: Window, other: Window) -> Window:
     return rows, columns
 
 
-def _hausdorff(one: np.ndarray, other: np.ndarray) -> float:
-    """Hausdorff distance of two masks that are not empty."""
+def _common(one: Window, other: Window) -> Window:
+    """What two windows share; of no size where that is nothing."""
+    starts = [max(first.start, second.start) for first, second in zip(one, other, strict=True)]
+    stops = [min(first.stop, second.stop) for first, second in zip(one, other, strict=True)]
+    rows, columns = (slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))
+    return rows, columns
+
+
+def _within(window: Window, outer: Window) -> Window:
+    """The window, counted from the outer one's corner."""
+    rows, columns = (
+        slice(part.start - start.start, part.stop - start.start) for part, start in zip(window, outer, strict=True)
+    )
+    return rows, columns
+
+
+def _between_pixels(one: np.ndarray, other: np.ndarray) -> float:
+    """Hausdorff distance of two masks that are not empty, from every pixel to every pixel."""
+    distances = cdist(np.argwhere(one), np.argwhere(other))
+    return float(max(distances.min(axis=0).max(), distances.min(axis=1).max()))
+
+
+def _between_masks(one: np.ndarray, other: np.ndarray) -> float:
+    """The same from distance transforms."""
     there = ndimage.distance_transform_edt(~other)[one].max()
     return float(max(there, ndimage.distance_transform_edt(~one)[other].max()))
 

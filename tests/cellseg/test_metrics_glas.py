@@ -70,6 +70,67 @@ def test_scores_equal_loops_over_objects(labels_true, labels_pred):
     assert found["glas_f1"] == pytest.approx(2 * tp / (2 * tp + fp + fn), abs=1e-12)
 
 
+@PROPERTY
+@given(LABELS, LABELS, st.sampled_from([(0, 0, 0), (0, 0, 4), (4, 0, 4), (0, 30, 4)]))
+def test_every_way_to_a_distance_equals_loops_over_pixels(labels_true, labels_pred, sizes):
+    assume(labels_true.any() and labels_pred.any())
+    with pytest.MonkeyPatch.context() as patch:
+        # Objects of this size would otherwise all go the way of those of few pixels.
+        for name, value in zip(("FEW", "SMALL", "KEPT"), sizes, strict=True):
+            patch.setattr(glas, name, value)
+        found = metrics.object_hausdorff(labels_true, labels_pred)
+    assert found == pytest.approx(oracles.glas(labels_true, labels_pred)[-1], abs=1e-9)
+
+
+def test_pixel_within_a_ring_is_near_what_lies_in_the_ring(monkeypatch):
+    for name in ("FEW", "SMALL"):
+        monkeypatch.setattr(glas, name, 0)
+    truth = np.zeros((12, 11), int)
+    truth[1:] = 1
+    truth[2:11, 1:10] = 0
+    truth[6, 5] = 1
+    prediction = truth.copy()
+    # The prediction lacks the ring's middle row and has a pixel more, beyond the ring.
+    prediction[6, [0, 10]] = 0
+    prediction[0, 5] = 1
+    assert metrics.object_hausdorff(truth, prediction) == 1
+
+
+@pytest.mark.parametrize("hollow", [False, True])
+def test_cells_under_one_foreground_equal_loops_over_pixels(hollow):
+    truth = np.zeros((66, 70), int)
+    for label, (row, column) in enumerate([(2, 3), (5, 60), (30, 31), (58, 8), (50, 50)], start=1):
+        truth[row : row + 5, column : column + 4] = label
+    foreground = np.ones_like(truth)
+    if hollow:
+        foreground[8:57, 7:62] = 0
+    assert truth.size > glas.SMALL
+    for pair in ((truth, foreground), (foreground, truth)):
+        assert metrics.object_hausdorff(*pair) == pytest.approx(oracles.glas(*pair)[-1], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_noise_without_partners_equals_loops_over_pixels(seed):
+    rng = np.random.default_rng(seed)
+    truth, prediction = np.zeros((2, 24, 26), int)
+    places = rng.permutation(truth.size)
+    truth.flat[places[:150]] = rng.permutation(np.repeat(np.arange(1, 76), 2))
+    prediction.flat[places[130:190]] = np.arange(1, 61)
+    assert metrics.object_hausdorff(truth, prediction) == pytest.approx(oracles.glas(truth, prediction)[-1], abs=1e-9)
+
+
+def test_nearest_object_lies_behind_more_boxes_than_are_asked_for_at_first():
+    truth, prediction = np.zeros((2, 10, 10), int)
+    prediction[0, 0] = prediction[9, 9] = 1
+    # Nine pairs of pixels across the other diagonal, whose boxes differ from the prediction's by at most 2.
+    for label, (row, column) in enumerate(np.ndindex(3, 3), start=1):
+        truth[row, 9 - column] = truth[9 - row, column] = label
+    truth[3, 0] = truth[6, 9] = 10
+    own, areas = glas.glas_counts(truth, prediction)[7:9]
+    assert own == 3 * areas
+    assert metrics.object_hausdorff(truth, prediction) == pytest.approx(oracles.glas(truth, prediction)[-1], abs=1e-9)
+
+
 def test_empty_images():
     cell, empty = cells.one_cell(), cells.empty()
     diagonal = math.hypot(5, 7)
