@@ -1,5 +1,9 @@
+import gc
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import click
@@ -84,3 +88,29 @@ def test_rooms_are_there_after_importing_the_package():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "{'dice': 1.0}", done.stderr
+
+
+def test_ctrl_c_is_not_lost_in_the_garbage_collector(monkeypatch):
+    """What a callback of the collector raises is forgotten: the signal comes again when the callback has ended."""
+
+    def callback(phase, info):
+        if phase == "start" and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sent = []
+    before = signal.signal(signal.SIGINT, shell.interrupt)
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gc.collect()
+            threading.Event().wait(5)
+    finally:
+        gc.callbacks.remove(callback)
+        signal.signal(signal.SIGINT, before)
+    assert sent
+
+
+def test_ctrl_c_elsewhere_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt):
+        shell.interrupt(signal.SIGINT, sys._getframe())
