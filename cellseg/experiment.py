@@ -245,7 +245,8 @@ def _explain(problem: Mapping[str, Any], where: str) -> str:
     close = ""
     if problem["type"] == "literal_error":
         close = nearest(str(problem["input"]), re.findall(r"'([^']+)'", problem["msg"]))
-    return f"{where}: {key}: {text}, got {problem['input']!r}.{close}"
+    given = "" if isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+    return f"{where}: {key}: {text}{given}.{close}"
 
 
 def _section(location: Sequence[str | int]) -> Any:

@@ -10,6 +10,7 @@ import keras
 
 from pipelines.errors import InputError
 
+AVERAGE_WARM_UP = 10  # steps, as in TensorFlow's ExponentialMovingAverage with num_updates
 Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -23,7 +24,7 @@ def adam(
     amsgrad: bool = False,
 ) -> keras.optimizers.Optimizer:
     """Adam (Kingma, Ba 2015, https://arxiv.org/abs/1412.6980)."""
-    return keras.optimizers.Adam(
+    return _kind(keras.optimizers.Adam, shared)(
         learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, amsgrad=amsgrad, **shared
     )
 
@@ -38,7 +39,7 @@ def adamw(
     epsilon: float = 1e-7,
 ) -> keras.optimizers.Optimizer:
     """Adam with decoupled weight decay (Loshchilov, Hutter 2019, https://arxiv.org/abs/1711.05101)."""
-    return keras.optimizers.AdamW(
+    return _kind(keras.optimizers.AdamW, shared)(
         learning_rate, weight_decay=weight_decay, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon, **shared
     )
 
@@ -47,14 +48,14 @@ def sgd(
     *, learning_rate: Rate, shared: dict[str, Any], momentum: float = 0.0, nesterov: bool = False
 ) -> keras.optimizers.Optimizer:
     """Stochastic gradient descent, with momentum if asked."""
-    return keras.optimizers.SGD(learning_rate, momentum=momentum, nesterov=nesterov, **shared)
+    return _kind(keras.optimizers.SGD, shared)(learning_rate, momentum=momentum, nesterov=nesterov, **shared)
 
 
 def rmsprop(
     *, learning_rate: Rate, shared: dict[str, Any], rho: float = 0.9, momentum: float = 0.0, epsilon: float = 1e-7
 ) -> keras.optimizers.Optimizer:
     """RMSprop (Tieleman, Hinton 2012)."""
-    return keras.optimizers.RMSprop(learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, **shared)
+    return _kind(keras.optimizers.RMSprop, shared)(learning_rate, rho=rho, momentum=momentum, epsilon=epsilon, **shared)
 
 
 def cosine(
@@ -94,6 +95,28 @@ def exponential(*, learning_rate: float, epochs: int, steps_per_epoch: int, fact
     if not 0 < factor <= 1:
         raise InputError(f"schedule.factor must be in (0, 1], got {factor}.")
     return keras.optimizers.schedules.ExponentialDecay(learning_rate, steps_per_epoch, factor)
+
+
+def _kind(kind: type, shared: dict[str, Any]) -> type:
+    """The optimiser's class; with an average of the weights, one whose average follows closely at first.
+
+    At step n the momentum is min(momentum, (1 + n) / (10 + n)): with a fixed 0.999 the first thousand steps would be
+    judged on weights near the start.
+    """
+    if not shared.get("use_ema"):
+        return kind
+
+    class Averaging(kind):
+        @property
+        def ema_momentum(self):
+            step = keras.ops.cast(self.iterations, "float32")
+            return keras.ops.minimum(self._final_momentum, (1.0 + step) / (AVERAGE_WARM_UP + step))
+
+        @ema_momentum.setter
+        def ema_momentum(self, value):
+            self._final_momentum = value
+
+    return Averaging
 
 
 def _check_share(name: str, value: float) -> None:

@@ -42,6 +42,13 @@ class Trainer(keras.Model):
         """Logits of a batch; with auxiliary classifiers a list, the network's own first."""
         return self._logits(inputs, training=training)
 
+    def compile(self, optimizer, **options):
+        """As Keras does; float16 gradients are scaled, or small ones would become 0."""
+        # Keras looks at the trainer's own policy, which is float32: a half-precision one would cast the images.
+        if any(layer.compute_dtype == "float16" for layer in self.network.layers):
+            optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(optimizer))
+        super().compile(optimizer, **options)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The objective, plus the layers' own losses (L2)."""
         if self.auxiliary_weight is None:

@@ -189,10 +189,13 @@ def fit(
         num_classes=len(reader.manifest.classes) if with_classes else 0,
     )
     lasting = _lasting_callbacks(experiment, validation, work, tensorboard, warnings, steps)
+    built = [(variable, variable.regularizer) for variable in network.trainable_variables]
     epoch = 0
     for number, phase in enumerate(train.all_phases()):
         if number:
             network.load_weights(work / MODEL)
+        for variable, regularizer in built:  # the phase before may have had an L2 of its own
+            variable.regularizer = regularizer
         if phase.l2 is not None:
             set_l2(network, phase.l2)
         trainer.compile(optimizer_for(phase, steps_per_epoch=steps), jit_compile=train.jit_compile)

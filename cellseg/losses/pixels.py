@@ -74,7 +74,8 @@ def binary_cross_entropy(y_true, logits, weight_map=None, *, foreground_weight=1
     """
     if logits.shape[-1] != 1:
         raise InputError(
-            f"A binary cross-entropy takes one output channel, got {logits.shape[-1]}. Use loss categorical_ce."
+            f"A binary cross-entropy takes one output channel, got {logits.shape[-1]}. Use loss categorical_ce "
+            "(loss.name, or a sum of it and dice); the default, tversky_bce, is for one channel."
         )
     entropy = ops.maximum(logits, 0.0) - logits * y_true + ops.log1p(ops.exp(-ops.abs(logits)))
     weights = foreground_weight * y_true + background_weight * (1.0 - y_true)

@@ -67,3 +67,17 @@ def test_sgd_clips_the_gradient():
     optimizer.build([weight])
     optimizer.apply([keras.ops.convert_to_tensor(np.float32(100.0))], [weight])
     assert float(keras.ops.convert_to_numpy(weight)) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_average_of_the_weights_by_hand(name):
+    optimizer = OPTIMIZERS[name](learning_rate=0.5, shared={"use_ema": True, "ema_momentum": 0.25})
+    weight = keras.Variable(np.float32(3.0))
+    optimizer.build([weight])
+    average = 0.0
+    for step in range(6):
+        optimizer.apply([keras.ops.convert_to_tensor(np.float32(1.0 + step))], [weight])
+        momentum = 0.0 if step == 0 else min(0.25, (1 + step) / (10 + step))  # 2/11, 3/12, then 0.25
+        average = momentum * average + (1 - momentum) * float(keras.ops.convert_to_numpy(weight))
+    optimizer.finalize_variable_values([weight])
+    assert float(keras.ops.convert_to_numpy(weight)) == pytest.approx(average, rel=1e-5)

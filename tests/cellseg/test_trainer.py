@@ -87,3 +87,22 @@ def test_l2_can_be_set_and_unset_after_building():
     assert float(trainer.compute_loss(image, y, trainer(image), ones)) == pytest.approx(0.5 * squares, rel=1e-5)
     set_l2(network, 0.0)
     assert float(trainer.compute_loss(image, y, trainer(image), ones)) == 0.0
+
+
+def test_float16_gradients_are_scaled():
+    inputs = layers.Input((None, None, 1))
+    x = layers.Conv2D(1, 1, dtype="mixed_float16", name="a")(inputs)
+    logits = layers.Conv2D(1, 1, dtype="float32", name="logits")(x)
+    network = keras.Model(inputs, layers.Activation("sigmoid", name="probability")(logits))
+    trainer = Trainer(network, lambda y, z, w: 1e-8 * BCE()(y, z, w))
+    trainer.compile(keras.optimizers.SGD(1e6))
+    x, y, ones = batch()
+    before = network.get_layer("a").kernel.numpy().copy()
+    trainer.train_on_batch(x, y, sample_weight=ones)  # a gradient of about 1e-9, below the least float16
+    assert np.abs(network.get_layer("a").kernel.numpy() - before).max() > 0
+
+
+def test_float32_needs_no_scaling():
+    trainer = Trainer(with_auxiliaries(), BCE())
+    trainer.compile(keras.optimizers.SGD(0.1))
+    assert type(trainer.optimizer) is keras.optimizers.SGD
