@@ -1,6 +1,7 @@
 """Inference: an image of any size -> probability -> labels, with the normalisation that the run was trained with.
 
-Tiles are cut and stitched in `pipelines.tiling`; the run folder is read in `cellseg.runs`.
+How large tiles are is the work of `cellseg.geometry`; they are cut and stitched in `pipelines.tiling`, and views of one
+image averaged in `cellseg.averaging`. The run folder is read in `cellseg.runs`.
 """
 
 import functools
@@ -8,23 +9,22 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from cellseg import answers
+from cellseg.averaging import averaged, mean
 from cellseg.experiment import Experiment
+from cellseg.geometry import Tiling, tiling
 from cellseg.instances import INSTANCES
 from cellseg.named import check_options
-from cellseg.networks import answer_size, answering, has_fixed_size, size_function
+from cellseg.networks import answering
 from cellseg.runs import MODEL, Run, load_model
 from pipelines.errors import InputError
 from pipelines.images import contrast_limits, stretch_contrast, to_channels
 from pipelines.sample import Sample
-from pipelines.tiling import predict_tiled
-
-LARGEST_TILE = 768
-OVERLAP = 64
+from pipelines.tiling import predict_resized, predict_tiled
 
 
 class LowContrastWarning(UserWarning):
@@ -47,13 +47,11 @@ class Prediction:
     classes: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """Geometry of inference, in pixels: side of a tile, of its answer, and overlap of neighbouring answers."""
+class Probable(Protocol):
+    """What says the probability of an image: a `Predictor`, or several as one."""
 
-    tile: int
-    output: int
-    overlap: int
+    def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
+        """See `Predictor.probability`."""
 
 
 class Predictor:
@@ -67,6 +65,8 @@ class Predictor:
         contrast: Percentiles of `stretch_contrast`.
         minimum_range: Least contrast range that is stretched to full scale, in grey values; by dtype name, since the
             same scene has 257 times the grey values in 16 bits.
+        symmetries: Of the image, whose probabilities are averaged; see `cellseg.averaging.averaged`.
+        zoom: Factors of the image's size, whose probabilities are averaged.
     """
 
     def __init__(
@@ -77,9 +77,12 @@ class Predictor:
         channels: int,
         contrast: tuple[float, float],
         minimum_range: Mapping[str, float],
+        symmetries: int = 1,
+        zoom: Sequence[float] = (1.0,),
     ):
         self._network, self._tiling = answering(network), tiling
         self._channels, self._contrast, self._minimum_range = channels, contrast, minimum_range
+        self._views: dict[str, Any] = {"symmetries": symmetries, "zoom": zoom}
 
     def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
         """Probability of an image.
@@ -109,10 +112,38 @@ class Predictor:
                 stacklevel=2,
             )
         stretched = stretch_contrast(image, limits=limits, minimum_range=least)
-        tiling = self._tiling
+        return averaged(stretched, self._look, **self._views)
+
+    def _look(self, image: np.ndarray) -> np.ndarray:
+        """Probability of one view of an image that is stretched already."""
+        look, sides = self._network.predict_on_batch, self._tiling
+        if sides.resize:
+            return predict_resized(image, look, tile=sides.tile, output=sides.output)
         return predict_tiled(
-            stretched, self._network.predict_on_batch, tile=tiling.tile, output=tiling.output, overlap=tiling.overlap
+            image,
+            look,
+            tile=sides.tile,
+            output=sides.output,
+            overlap=sides.overlap,
+            stride=sides.stride,
+            blend=sides.blend,
         )
+
+
+class PredictorMean:
+    """Several predictors as one: the mean of their probabilities.
+
+    Args:
+        predictors: At least one; they take the same channels and answer with the same ones. Contrast limits that a
+            caller knows already are passed on to all.
+    """
+
+    def __init__(self, predictors: Sequence[Probable]):
+        self._predictors = predictors
+
+    def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
+        """Mean probability, float32 (H, W, K); see `Predictor.probability`."""
+        return mean(predictor.probability(image, limits=limits) for predictor in self._predictors)
 
 
 class LoadedRun:
@@ -121,12 +152,14 @@ class LoadedRun:
     def __init__(self, run: Run):
         self.run = run
         experiment, data = run.experiment, run.data
-        self.predictor = Predictor(
+        self.predictor: Probable = Predictor(
             load_model(run.folder / MODEL),
             tiling=tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]]),
             channels=data["channels"],
             contrast=experiment.data.contrast,
             minimum_range=data["minimum_range"],
+            symmetries=experiment.inference.symmetries,
+            zoom=experiment.inference.zoom,
         )
         self.threshold = float(run.threshold["threshold"])
         self.class_names = tuple(data.get("classes", ()))
@@ -171,60 +204,56 @@ class LoadedRun:
         return image[..., :1] if grey else image
 
 
-def load_run(folder: Path | str) -> LoadedRun:
-    """Load a finished run. Raises InputError if the folder is none."""
-    return LoadedRun(Run.read(folder))
+class EnsembleRun(LoadedRun):
+    """Several runs as one: probabilities averaged, thresholds too; made by `load_run`.
+
+    Everything else, from `inference.decision` to the `instances` section, is as the first run says.
+    """
+
+    def __init__(self, members: Sequence[LoadedRun]):
+        first = members[0]
+        for other in members[1:]:
+            _check_alike(first.run, other.run)
+        self.run, self.class_names, self._instances = first.run, first.class_names, first._instances
+        self.predictor = PredictorMean([member.predictor for member in members])
+        self.threshold = float(np.mean([member.threshold for member in members]))
+
+
+def load_run(folder: Path | str | Sequence[Path | str]) -> LoadedRun:
+    """Load a finished run, or several that answer together: folds, or other networks for the same data.
+
+    Args:
+        folder: A run folder, or a list of them.
+
+    Raises:
+        InputError: a folder that is no run, an empty list, or runs that do not answer the same question.
+    """
+    if isinstance(folder, Path | str):
+        return LoadedRun(Run.read(folder))
+    if not folder:
+        raise InputError("an ensemble needs at least one run folder, got an empty list.")
+    members = [LoadedRun(Run.read(one)) for one in folder]
+    return members[0] if len(members) == 1 else EnsembleRun(members)
+
+
+def _check_alike(first: Run, other: Run) -> None:
+    """Raise InputError where the probabilities of two runs do not mean the same thing."""
+    for key, of in (
+        ("the number of channels", lambda run: run.data["channels"]),
+        ("data.channels", lambda run: run.experiment.data.channels),
+        ("data.contrast", lambda run: run.experiment.data.contrast),
+        ("target", lambda run: run.experiment.target),
+        ("the classes", lambda run: run.data.get("classes", [])),
+        ("inference.decision", lambda run: run.experiment.inference.decision),
+    ):
+        if of(first) != of(other):
+            raise InputError(
+                f"{first.folder} and {other.folder} cannot be averaged: {key} is {of(first)!r} in the first and "
+                f"{of(other)!r} in the second. Give runs of the same data and target."
+            )
 
 
 def instances_function(experiment: Experiment):
     """(probability (H, W), threshold=) -> labels int32 (H, W), as the experiment's `instances` section says."""
     options = check_options(INSTANCES, experiment.instances, key="instances", given=("threshold",))
     return functools.partial(INSTANCES[experiment.instances["name"]], **options)
-
-
-def tiling(experiment: Experiment, *, shapes: Sequence[tuple[int, int]]) -> Tiling:
-    """Geometry of inference for an experiment.
-
-    The YAML's `inference.tile` and `inference.overlap` win. Otherwise a `valid` network keeps its training patch and
-    needs no overlap, and any other gets the tile with the fewest pixels to compute on images of these shapes.
-
-    Args:
-        experiment: Its model, train and inference sections are read.
-        shapes: (H, W) of the images.
-
-    Raises:
-        InputError: a tile that the network cannot take.
-    """
-    tile, overlap = experiment.inference.tile, experiment.inference.overlap
-    patch = experiment.train.patch
-    if has_fixed_size(experiment):
-        if tile not in (None, patch):
-            raise InputError(
-                f"inference.tile is {tile}, but this network is built for tiles of train.patch, {patch} px. Leave "
-                "inference.tile out."
-            )
-        tile = patch
-    elif answer_size(experiment, patch) < patch:  # a network that loses its rim
-        tile, overlap = tile or patch, overlap or 0
-    elif tile is None:
-        overlap = OVERLAP if overlap is None else overlap
-        output_size = size_function(experiment)
-        legal = [side for side in range(1, LARGEST_TILE + 1) if output_size(side) == side]
-        tile = cheapest_tile(shapes, overlap=overlap, legal=legal)
-    overlap = min(OVERLAP, tile // 4) if overlap is None else overlap
-    return Tiling(tile, answer_size(experiment, tile), overlap)
-
-
-def cheapest_tile(shapes: Sequence[tuple[int, int]], *, overlap: int, legal: Sequence[int]) -> int:
-    """The side among the legal ones with the fewest pixels to compute in all; at least twice the overlap."""
-
-    def cost(tile: int) -> int:
-        pieces = [[max(1, -(-(side - overlap) // (tile - overlap))) for side in shape] for shape in shapes]
-        return sum(rows * columns for rows, columns in pieces) * tile * tile
-
-    large = [side for side in legal if side >= max(2 * overlap, 1) and side > overlap]
-    if not large:
-        raise InputError(
-            f"inference.overlap must be below half of {LARGEST_TILE} px, got {overlap}; or set inference.tile."
-        )
-    return min(large, key=lambda tile: (cost(tile), tile))

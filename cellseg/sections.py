@@ -11,6 +11,7 @@ import pydantic
 from cellseg.named import Named
 
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
+Zoom = Annotated[float, pydantic.Field(ge=0.1, le=10)]
 EPOCHS = 50  # of a training without phases, where the file says nothing
 
 
@@ -138,7 +139,9 @@ class Train(Section):
     @pydantic.model_validator(mode="after")
     def _check_phases(self) -> "Train":
         if self.phases and self.epochs is not None:
-            raise ValueError("epochs stands beside phases, which have epochs of their own; leave one of them out")
+            raise ValueError(
+                "epochs stands beside phases, which have epochs of their own; leave one of them out (train.epochs=null)"
+            )
         for phase in self.all_phases():
             if phase.clip_norm is not None and phase.clip_value is not None:
                 raise ValueError("clip_norm and clip_value exclude each other")
@@ -163,4 +166,20 @@ class Inference(Section):
 
     tile: pydantic.PositiveInt | None = None
     overlap: pydantic.NonNegativeInt | None = None
+    # exact: tiles on the network's own grid; average: spread evenly; resize: the image as one tile
+    method: Literal["exact", "average", "resize"] = "average"
+    blend: Literal["linear", "gaussian", "halo"] = "linear"  # where tiles meet; halo: a tile's rim is cut off
+    symmetries: Literal[1, 4, 8] = 1  # 4: mirrored; 8: also turned; probabilities are averaged
+    zoom: Annotated[list[Zoom], pydantic.Field(min_length=1)] = [1.0]  # image sizes whose probabilities are averaged
     decision: Literal["threshold", "argmax"] = "threshold"  # the threshold is tuned on validation images
+
+    @pydantic.field_validator("zoom", mode="before")
+    @classmethod
+    def _one_as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+    @pydantic.model_validator(mode="after")
+    def _check_method(self) -> "Inference":
+        if self.method == "resize" and self.blend != "linear":
+            raise ValueError(f"blend: {self.blend} stands beside method: resize, which has no tiles to blend; drop one")
+        return self

@@ -11,14 +11,14 @@ ROOT = Path(__file__).parents[1]
 # Lower rooms first; a room imports only rooms of its own layer or below.
 LAYERS = [
     {"pipelines"},
-    {"overlap", "tracks", "named"},
+    {"overlap", "tracks", "named", "outlines"},
     {"models", "losses", "optimizers", "metrics", "answers", "instances"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
-    | {"mistakes", "intervals", "pairing"},
+    | {"mistakes", "intervals", "pairing", "interchange"},
     {"sections"},
     {"experiment"},
-    {"networks", "runs", "preparation"},
-    {"inference"},
+    {"networks", "runs", "preparation", "averaging"},
+    {"geometry", "inference"},
     {"thresholds"},
     {"callbacks"},
     {"dashboard", "streams", "trainer", "transfer"},
@@ -31,7 +31,10 @@ LAYERS = [
 NUMPY_ROOMS = (
     "overlap",
     "tracks",
+    "outlines",
+    "interchange",
     "answers",
+    "averaging",
     "instances",
     "metrics",
     "measuring",

@@ -5,7 +5,9 @@ from keras import layers
 
 import cellseg
 from cellseg import runs
-from cellseg.inference import Predictor, Tiling, cheapest_tile, tiling
+from cellseg.geometry import Tiling, cheapest_tile, network_stride, receptive_radius, tiling
+from cellseg.inference import EnsembleRun, Predictor
+from cellseg.networks import answering, network_for
 from pipelines.errors import InputError
 from tests.runs import bright_pixels_run, experiment, identity
 
@@ -118,3 +120,225 @@ def test_a_model_that_carries_code_is_not_loaded(tmp_path):
     keras.Model(inputs, layers.Lambda(lambda x: x)(inputs)).save(folder / "model.keras")
     with pytest.raises(InputError, match=r"model.keras cannot be loaded"):
         cellseg.load_run(folder)
+
+
+SAME = {"name": "unet", "padding": "same", "depth": 2, "filters": 4, "dropout": 0}
+VALID = {**SAME, "padding": "valid"}
+
+
+def network_of(settings):
+    """A network with random weights, biases as well: zeros outside the tile must make a difference."""
+    network = network_for(settings, channels=1)
+    rng = np.random.default_rng(3)
+    for weight in network.weights:
+        fan_in = np.prod(weight.shape[:3]) if len(weight.shape) == 4 else 50
+        weight.assign(rng.normal(0, 1.5 * fan_in**-0.5, weight.shape))
+    return answering(network)
+
+
+def probability(network, geometry, image):
+    every = {"channels": 1, "contrast": (0.0, 100.0), "minimum_range": {}}
+    return Predictor(network, tiling=geometry, **every).probability(image, limits=(0.0, 1.0))
+
+
+def noise(*shape):
+    return np.random.default_rng(5).random((*shape, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [(56, 56), (97, 121), (40, 150)])
+def test_exact_tiles_of_a_valid_network_equal_the_whole(size):
+    settings = experiment(model=VALID, train={"patch": 84}, inference={"method": "exact"})
+    network, image = network_of(settings), noise(*size)
+    geometry = tiling(settings, shapes=[size])
+    margin = (84 - geometry.output) // 2
+    assert (geometry.output, geometry.stride) == (44, 4)
+    sides = [next(n for n in range(side, side + 4) if (n - 44) % 4 == 0) for side in size]
+    pads = [(margin, margin + full - side) for full, side in zip(sides, size, strict=True)]
+    whole = network.predict_on_batch(np.pad(image, [*pads, (0, 0)], mode="reflect")[None])[0, : size[0], : size[1]]
+    answer = probability(network, geometry, image)
+    np.testing.assert_allclose(answer, whole, atol=1e-6)
+    assert whole.std() > 0.01  # the network says something
+
+
+@pytest.mark.parametrize(
+    ("model", "tile"), [(SAME, 112), ({**SAME, "up": "bilinear"}, 112), ({"name": "dmcn", "filters": 2}, 160)]
+)
+def test_halo_tiles_of_a_same_network_equal_the_whole_inside(model, tile):
+    settings = experiment(model=model, inference={"blend": "halo", "tile": tile})
+    network, image = network_of(settings), noise(240, 200)
+    geometry = tiling(settings, shapes=[(240, 200)])
+    radius = receptive_radius(settings)
+    assert radius <= (tile - geometry.output) // 2 < radius + geometry.stride
+    assert geometry.output % geometry.stride == 0 and geometry.output < 120  # several tiles
+    whole = network.predict_on_batch(image[None])[0]
+    answer = probability(network, geometry, image)
+    inside = (slice(radius, -radius), slice(radius, -radius))
+    np.testing.assert_allclose(answer[inside], whole[inside], atol=1e-6)
+    blended = probability(network, Tiling(tile, tile, 8), image)
+    assert np.abs(blended[inside] - whole[inside]).max() > 1e-4  # what the halo is for
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        experiment(model=SAME, inference={"blend": "halo", "tile": 112}),
+        experiment(model=VALID, train={"patch": 84}, inference={"method": "exact"}),
+    ],
+)
+def test_an_image_shifted_by_the_networks_stride_has_its_answer_shifted(settings):
+    network, image, radius = network_of(settings), noise(200, 180), receptive_radius(settings)
+    geometry = tiling(settings, shapes=[(200, 180)])
+    answer = probability(network, geometry, image)
+    inside = (slice(radius, -radius), slice(radius, -radius))
+    for rows, columns in [(4, 0), (8, 20)]:
+        shifted = probability(network, geometry, image[rows:, columns:])
+        np.testing.assert_allclose(shifted[inside], answer[rows:, columns:][inside], atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [SAME, {"name": "dmcn", "filters": 2}])
+def test_no_pixel_reaches_farther_than_the_receptive_radius(model):
+    settings = experiment(model=model)
+    network, radius, side = network_of(settings), receptive_radius(settings), 208
+    image = noise(side, side)
+    spoilt = image.copy()
+    spoilt[side // 2 + 3, side // 2 + 1] = 1e4
+    changed = network.predict_on_batch(spoilt[None])[0] != network.predict_on_batch(image[None])[0]
+    rows, columns, _ = np.nonzero(changed)
+    reach = max(np.abs(rows - side // 2 - 3).max(), np.abs(columns - side // 2 - 1).max())
+    assert radius / 2 < reach <= radius
+
+
+def test_strides_of_networks():
+    assert network_stride(experiment(model=VALID)) == network_stride(experiment(model=SAME)) == 4
+    assert network_stride(experiment(model={"name": "unet"}, train={"patch": 572})) == 16
+    assert network_stride(experiment(model={"name": "dmcn"})) == 8
+    assert network_stride(experiment(model={"name": "pretrained", "weights": "random"})) == 32
+
+
+def test_what_the_inference_section_says_reaches_the_tiles():
+    def geometry(**inference):
+        return tiling(experiment(model=SAME, inference={"tile": 64, "overlap": 8, **inference}), shapes=[(99, 99)])
+
+    assert geometry() == Tiling(64, 64, 8)  # what was before there was a choice
+    assert geometry(method="exact") == Tiling(64, 64, 8, stride=4)
+    assert geometry(method="resize").resize
+    assert geometry(blend="gaussian").blend == "gaussian"
+    # 2 * (1 + 2 + 4) + 2 * (1 + 2) for convolutions, (1 + 2) + (2 + 4) for sampling: 29, in steps of 4: 32
+    assert geometry(blend="halo", tile=112) == Tiling(112, 48, 8, stride=4)
+
+
+def test_the_cheapest_tile_pays_for_its_rims():
+    # 240 px in one piece of 240 + 2 * 32; two pieces of 120 cost (2 * (120 + 64))**2 > 304**2
+    assert cheapest_tile([(240, 240)], overlap=0, legal=range(4, 769, 4), rim=32) == 304
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"model": VALID, "train": {"patch": 84}}, "inference.blend is halo, but this network loses its rim by itself"),
+        ({"model": {"name": "pretrained"}}, "inference.blend is halo, but how far the network 'pretrained' sees"),
+        ({"model": SAME, "inference": {"tile": 64}}, "inference.tile is 64, but blend: halo takes 32 px off"),
+        ({"model": {**SAME, "depth": 6}}, "inference.blend: halo takes 576 px off every side of a tile"),
+    ],
+)
+def test_a_halo_without_use_or_room_is_explained(sections, message):
+    sections = {**sections, "inference": {"blend": "halo", **sections.get("inference", {})}}
+    with pytest.raises(InputError, match=message):
+        tiling(experiment(**sections), shapes=[(500, 500)])
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"method": "exakt"}, "inference.method: .*got 'exakt'"),
+        ({"blend": "cosine"}, "inference.blend: .*got 'cosine'"),
+        ({"symmetries": 2}, "inference.symmetries: .*1, 4 or 8.*got 2"),
+        ({"zoom": []}, "inference.zoom: .*at least 1 item"),
+        ({"zoom": [1.0, 0.0]}, "inference.zoom.1: .*greater than or equal to 0.1"),
+        ({"zoom": 50}, "inference.zoom.0: .*less than or equal to 10"),
+        ({"method": "resize", "blend": "halo"}, "blend: halo stands beside method: resize"),
+    ],
+)
+def test_bad_inference_sections_are_explained(section, message):
+    with pytest.raises(InputError, match=message):
+        experiment(inference=section)
+
+
+def test_one_zoom_needs_no_list():
+    assert experiment(inference={"zoom": 1.5}).inference.zoom == [1.5]
+
+
+def constant_run(folder, value, *, threshold=0.5, inference=None, **data):
+    """A run whose network adds `value` to the image, with a threshold of its own."""
+    folder.mkdir()
+    path = bright_pixels_run(folder)
+    inputs = layers.Input((None, None, 1))
+    layer = layers.Conv2D(1, 1, kernel_initializer="ones", bias_initializer=keras.initializers.Constant(value))
+    keras.Model(inputs, layer(inputs)).save(path / runs.MODEL)
+    settings = experiment(inference={"tile": 32, "overlap": 8, **(inference or {})})
+    runs.write_text(path, runs.EXPERIMENT, settings.to_yaml())
+    runs.write_json(path, runs.DATA, {**runs.read_json(path, runs.DATA), **data})
+    runs.write_json(path, runs.THRESHOLD, {**runs.read_json(path, runs.THRESHOLD), "threshold": threshold})
+    return path
+
+
+def test_an_ensemble_averages_probabilities_and_thresholds(tmp_path):
+    folders = [constant_run(tmp_path / "a", 0.0, threshold=0.4), constant_run(tmp_path / "b", 0.5, threshold=0.8)]
+    ensemble = cellseg.load_run(folders)
+    assert isinstance(ensemble, EnsembleRun) and ensemble.threshold == pytest.approx(0.6)
+    image = np.zeros((20, 30), np.uint8)
+    image[5:9, 5:9], image[12:15, 5:9] = 255, 100
+    result = ensemble.predict(image)
+    # mean of p and p + 0.5 is p + 0.25: 1.25, 0.25 and 0.39 + 0.25 = 0.64, above 0.6
+    np.testing.assert_allclose(result.probability, image / 255 + 0.25, atol=1e-6)
+    np.testing.assert_array_equal(result.labels > 0, image > 0)
+    assert not cellseg.load_run(folders[:1]).predict(image).labels[12:15].any()  # 0.39 is below the first's 0.4
+
+
+def test_members_that_answer_other_questions_are_refused(tmp_path):
+    first = constant_run(tmp_path / "a", 0.0)
+    grey = constant_run(tmp_path / "b", 0.0, channels=3)
+    with pytest.raises(InputError, match=r"a/run and .*b/run cannot be averaged: the number of channels is 1 .* 3"):
+        cellseg.load_run([first, grey])
+    argmax = constant_run(tmp_path / "c", 0.0, inference={"decision": "argmax"})
+    with pytest.raises(InputError, match="inference.decision is 'threshold' in the first and 'argmax'"):
+        cellseg.load_run([first, argmax])
+    with pytest.raises(InputError, match="at least one run folder, got an empty list"):
+        cellseg.load_run([])
+
+
+def test_symmetries_and_zoom_of_the_run_are_used(tmp_path):
+    run = cellseg.load_run(constant_run(tmp_path / "a", 0.0, inference={"symmetries": 8, "zoom": [1.0, 2.0]}))
+    shapes = []
+    look = run.predictor._network.predict_on_batch
+    run.predictor._network.predict_on_batch = lambda tiles: shapes.append(tiles.shape) or look(tiles)
+    image = np.random.default_rng(0).integers(0, 256, (20, 25, 1), dtype=np.uint8)
+    answer = run.predictor.probability(image, limits=(0.0, 255.0))
+    # 20 x 25 fits one tile of 32; 40 x 50 takes 2 x 2: 5 tiles for each of 8 symmetries
+    assert len(shapes) == 40 and set(shapes) == {(1, 32, 32, 1)}
+    assert answer.shape == image.shape and 0 < np.abs(answer - image / 255).max() < 0.25  # zoomed ones are smoother
+
+
+class Corner:
+    """A network whose answer is 1 in the lower right quarter of each tile, so that overlapping tiles disagree."""
+
+    outputs = (None,)
+
+    def predict_on_batch(self, tiles):
+        answer = np.zeros_like(tiles)
+        answer[:, 16:, 16:] = 1
+        return answer
+
+
+def test_a_predictor_blends_and_resizes_as_its_geometry_says():
+    image = noise(50, 32)
+    linear, gaussian, resize = (
+        probability(Corner(), Tiling(32, 32, 8, **options), image)
+        for options in ({}, {"blend": "gaussian"}, {"resize": True})
+    )
+    # Rows 18..31 lie in both tiles, at 0 and 18: the first says 1, the second 0 to row 33. Row 25 is 6 px from the
+    # end of the first and 7 px from the start of the second: linear weights 7/9 and 8/9.
+    np.testing.assert_allclose(linear[25, 20], 7 / 15, atol=1e-6)
+    ratio = np.exp(-0.5 * ((25 - 15.5) ** 2 - (7 - 15.5) ** 2) / 4**2)  # sigma = 32 / 8
+    np.testing.assert_allclose(gaussian[25, 20], ratio / (1 + ratio), atol=1e-6)
+    assert resize[20, 20] == 0 and resize[30, 20] == 1  # one tile: half of the image's height is 25

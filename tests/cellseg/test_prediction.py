@@ -1,7 +1,12 @@
+import json
+
+import keras
 import numpy as np
 import pytest
+import roifile
 import tifffile
 
+from cellseg import prediction, runs
 from cellseg.cli import predict, shell
 from cellseg.evaluation import evaluate_folders
 from cellseg.prediction import Options, predict_files
@@ -22,9 +27,20 @@ def write(path, labels, **options):
     return path
 
 
+def know_classes(run):
+    """Make a run tell classes apart: every bright pixel is of class 2, `long`."""
+    inputs = keras.layers.Input((None, None, 1))
+    layer = keras.layers.Conv2D(3, 1, name="probability")
+    network = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.array([-1, 0, 1], np.float32).reshape(1, 1, 1, 3), np.array([1, 0, 0], np.float32)])
+    network.save(run / runs.MODEL)
+    data = json.loads((run / runs.DATA).read_text())
+    runs.write_json(run, runs.DATA, {**data, "classes": ["round", "long"]})
+
+
 def test_images_become_label_files(tmp_path, run):
     images = [write(tmp_path / "in" / f"{name}.tif", discs(seed)) for seed, name in enumerate(("a", "b"))]
-    predict_files(run, [tmp_path / "in"], tmp_path / "out", options=Options(probability=True))
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", options=Options(probability="float32"))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "a.tif", "a_probability.tif", "b.tif", "b_probability.tif",
     ]  # fmt: skip
@@ -68,8 +84,11 @@ def test_the_pixel_size_is_carried_over(tmp_path, run):
 
     path = tmp_path / "in" / "a.tif"
     write_image(path, ((discs(0) > 0) * 200).astype(np.uint8), spacing_um=(0.5, 0.25))
-    predict_files(run, [path], tmp_path / "out")
-    assert read_spacing_um(tmp_path / "out" / "a.tif") == pytest.approx((0.5, 0.25))
+    know_classes(run)
+    predict_files(run, [path], tmp_path / "out", options=Options(probability="float16"))
+    written = sorted(tmp_path.glob("out/*.tif"))
+    assert [path.name for path in written] == ["a.tif", "a_classes.tif", "a_probability.tif"]
+    assert all(read_spacing_um(path) == pytest.approx((0.5, 0.25)) for path in written)
 
 
 def test_equal_stems_from_two_inputs_are_refused(tmp_path, run):
@@ -141,7 +160,7 @@ def test_the_wrong_channels_name_the_file(tmp_path, run):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("a_overlay.png", {"overlay": True}), ("a_probability.tif", {"probability": True})]
+    ("name", "options"), [("a_overlay.png", {"overlay": True}), ("a_probability.tif", {"probability": "float32"})]
 )
 def test_no_result_replaces_an_image(tmp_path, run, name, options):
     import cv2
@@ -165,3 +184,132 @@ def test_an_old_overlay_is_kept_unless_asked(tmp_path, run):
     with pytest.raises(InputError, match=r"1 results exist already, for example .*a_overlay.png"):
         predict_files(run, [path], tmp_path / "out", options=Options(overlay=True))
     assert (tmp_path / "out" / "a_overlay.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float32", [0, 0.5, 0.75]), ("float16", [0, 0.5, 0.75]), ("uint8", [0, 128, 191])],  # 127.5 -> 128, 191.25 -> 191
+)
+def test_a_probability_is_stored_as_the_type_says(dtype, expected):
+    stored = prediction.stored(np.array([[0, 0.5, 0.75]], np.float32), dtype)
+    assert stored.dtype == dtype
+    assert stored.tolist() == [expected]
+
+
+def test_a_probability_a_little_over_1_stays_255():
+    assert prediction.stored(np.array([1.003, -0.003], np.float32), "uint8").tolist() == [255, 0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dtype"),
+    [
+        (["--probability", "in"], "float32"),
+        (["in", "--probability", "--overlay"], "float32"),
+        (["in", "--probability"], "float32"),
+        (["--probability", "uint8", "in"], "uint8"),
+        (["--probability=float16", "in"], "float16"),
+    ],
+)
+def test_the_type_of_the_probability_can_be_left_out(tmp_path, monkeypatch, run, arguments, dtype):
+    write(tmp_path / "in" / "a.tif", discs(0))
+    monkeypatch.chdir(tmp_path)
+    assert shell.run(predict.predict, [str(run), "--out", "out", *arguments]) == 0
+    assert tifffile.imread(tmp_path / "out" / "a_probability.tif").dtype == dtype
+
+
+def test_an_unknown_type_of_probability_is_explained(tmp_path, run, capsys):
+    assert shell.run(predict.predict, [str(run), "in", "--out", "out", "--probability=float64"]) == 2
+    assert "'float64' is not one of 'float32', 'float16', 'uint8'" in capsys.readouterr().err
+
+
+def test_outlines_for_other_programs(tmp_path, run):
+    write(tmp_path / "in" / "a.tif", discs(0))
+    arguments = [str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--roi", "--geojson"]
+    assert shell.run(predict.predict, arguments) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.geojson", "a.tif", "a_rois.zip"]
+    assert [roi.name for roi in roifile.roiread(tmp_path / "out" / "a_rois.zip")] == ["1", "2", "3", "4"]
+    features = json.loads((tmp_path / "out" / "a.geojson").read_text())["features"]
+    assert [feature["properties"] for feature in features] == [
+        {"objectType": "detection", "name": str(cell)} for cell in (1, 2, 3, 4)
+    ]
+
+
+def test_a_run_that_knows_classes_writes_them_into_the_geojson(tmp_path, run):
+    write(tmp_path / "in" / "a.tif", discs(0))
+    know_classes(run)
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", options=Options(geojson=True))
+    features = json.loads((tmp_path / "out" / "a.geojson").read_text())["features"]
+    assert [feature["properties"]["classification"]["name"] for feature in features] == ["long"] * 4
+
+
+def test_a_stack_gives_one_geojson_a_page_and_one_roi_set(tmp_path, run):
+    stack = np.stack([discs(seed, num=seed + 1) for seed in range(3)])
+    write(tmp_path / "in" / "s.tif", stack, photometric="minisblack")
+    predict_files(run, [tmp_path / "in"], tmp_path / "out", options=Options(roi=True, geojson=True))
+    pages = sorted(tmp_path.glob("out/*.geojson"))
+    assert [path.name for path in pages] == ["s_000.geojson", "s_001.geojson", "s_002.geojson"]
+    assert [len(json.loads(path.read_text())["features"]) for path in pages] == [1, 2, 3]
+    assert [roi.position for roi in roifile.roiread(tmp_path / "out" / "s_rois.zip")] == [1, 2, 2, 3, 3, 3]
+
+
+def test_pages_that_would_replace_another_images_outlines_are_refused(tmp_path, run):
+    write(tmp_path / "in" / "s.tif", np.stack([discs(0), discs(1)]), photometric="minisblack")
+    write(tmp_path / "in" / "s_001.tif", discs(0))
+    with pytest.raises(InputError, match=r"s.tif and .*s_001.tif would both be written to .*s_001.geojson"):
+        predict_files(run, [tmp_path / "in"], tmp_path / "out", options=Options(geojson=True))
+
+
+def killed(tmp_path, run, monkeypatch, *, at, options):
+    """Three images of which the second one's labels were about to be written when the call ended."""
+    for seed, name in enumerate("abc"):
+        write(tmp_path / "in" / f"{name}.tif", discs(seed))
+
+    def write_or_die(path, labels, **keywords):
+        if path.name == at:
+            raise KeyboardInterrupt
+        write_labels(path, labels, **keywords)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prediction, "write_labels", write_or_die)
+        predict_files(run, [tmp_path / "in"], tmp_path / "out", options=options)
+
+
+def test_resume_predicts_what_is_missing_alone(tmp_path, run, monkeypatch):
+    killed(tmp_path, run, monkeypatch, at="b.tif", options=Options(probability="uint8"))
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == ["a.tif", "a_probability.tif", "b_probability.tif"]
+    (out / "b_probability.tif").write_bytes(b"stale")
+    (out / ".c.partial-1.tif").write_bytes(b"half")
+    before = (out / "a.tif").stat().st_mtime_ns
+    said = []
+    options = Options(probability="uint8", resume=True)
+    assert predict_files(run, [tmp_path / "in"], out, options=options, say=said.append) == []
+    assert said == ["1 of 3 images have their results already; going on with the others."]
+    assert (out / "a.tif").stat().st_mtime_ns == before
+    for seed, name in enumerate("abc"):
+        np.testing.assert_array_equal(tifffile.imread(out / f"{name}.tif") > 0, discs(seed) > 0)
+        assert tifffile.imread(out / f"{name}_probability.tif").dtype == np.uint8
+
+
+def test_resume_with_nothing_left_does_not_load_the_network(tmp_path, run):
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    predict_files(run, [path], tmp_path / "out")
+    (run / runs.MODEL).write_bytes(b"no network")
+    assert predict_files(run, [path], tmp_path / "out", options=Options(resume=True)) == []
+
+
+def test_resume_starts_from_nothing_and_skips_bad_files(tmp_path, run):
+    damaged_folder(tmp_path)
+    arguments = [str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--keep-going", "--resume"]
+    for _ in range(2):  # the bad file is tried again, and fails again
+        assert shell.run(predict.predict, arguments) == 2
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif", "c.tif"]
+
+
+def test_resume_with_other_options_is_refused(tmp_path, run):
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    predict_files(run, [path], tmp_path / "out")
+    with pytest.raises(InputError, match=r"a.tif was made without its ROI set, .*a_rois.zip. Leave that option out"):
+        predict_files(run, [path], tmp_path / "out", options=Options(resume=True, roi=True))
+    with pytest.raises(InputError, match="--resume keeps the results that exist and --overwrite replaces them"):
+        predict_files(run, [path], tmp_path / "out", options=Options(resume=True, overwrite=True))
