@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from types import FrameType
 
@@ -80,7 +81,8 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     """
     collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
-        if frame.f_code in collecting:
+        code = frame.f_code
+        if code in collecting or code.co_filename == weakref.__file__ or code.co_name == "__del__":
             threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
             return
         frame = frame.f_back
