@@ -3,7 +3,6 @@
 The table itself is read and checked in `pipelines.tracks`; what is measured on a sequence lives in `cellseg.metrics`.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import InputError
-from pipelines.images import image_files, read_labels
+from pipelines.images import read_labels
+from pipelines.sources.ctc import numbered_files
 from pipelines.tracks import Track, read_tracks
 
 TRUTH_TABLE, RESULT_TABLE = "man_track.txt", "res_track.txt"
@@ -62,7 +62,7 @@ def read_result(folder: Path | str) -> TrackedFolder:
 
 def outline_files(folder: Path | str) -> dict[int, Path]:
     """Files `SEG/man_segNNN.tif` of a folder such as `01_GT` or `01_ST`, by frame; errors as `read_truth`."""
-    return _numbered(Path(folder) / "SEG", "man_seg")
+    return numbered_files(Path(folder) / "SEG", "man_seg")
 
 
 def read_volume(path: Path) -> np.ndarray:
@@ -106,29 +106,11 @@ def check_span(tracks: Mapping[int, Track], frames: Collection[int], where: str)
 
 
 def _tracked(folder: Path, prefix: str, table_name: str) -> TrackedFolder:
-    files, table = _numbered(folder, prefix), folder / table_name
+    files, table = numbered_files(folder, prefix), folder / table_name
     tracks = read_tracks(table) if table.exists() else None
     if tracks is not None:
         check_span(tracks, files, str(table))
     return TrackedFolder(files, table, tracks)
-
-
-def _numbered(folder: Path, prefix: str) -> dict[int, Path]:
-    """Files PREFIX + number by their number, in its order."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}. Files {prefix}NNN.tif were looked for there.")
-    found: dict[int, Path] = {}
-    for path in image_files(folder):
-        if match := re.fullmatch(rf"{prefix}(\d+)", path.stem):
-            frame = int(match[1])
-            if frame in found:
-                raise InputError(f"{found[frame]} and {path} are both frame {frame}. Keep one of them.")
-            found[frame] = path
-        elif re.fullmatch(rf"{prefix}_?\d+_\d+", path.stem):
-            raise InputError(f"{path} is one slice of a volume; whole images or volumes {prefix}NNN.tif were expected.")
-    if not found:
-        raise InputError(f"{folder} holds no file {prefix}NNN.tif.")
-    return dict(sorted(found.items()))
 
 
 def _folder(tracked: TrackedFolder) -> Path:

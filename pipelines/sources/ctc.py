@@ -151,7 +151,7 @@ def median_diameter(folder: Path) -> float:
 
     The files are read once in each process, and again when one of them changes. NaN if they hold no cell.
     """
-    files = _frames(folder, TRUTHS["gold"][1]).values()
+    files = numbered_files(folder, TRUTHS["gold"][1]).values()
     return _median_diameter(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
 
 
@@ -202,7 +202,7 @@ def _items(source: Path, sequence: str, truth: str) -> list[Item]:
         present = [name for name, (other, _) in TRUTHS.items() if (source / f"{sequence}{other}").is_dir()]
         there = f"It has: {', '.join(present)}; set data.truth (--truth)." if present else "It has no truth at all."
         raise FileNotFoundError(f"There is no folder {folder}, so sequence {sequence} has no {truth} truth. {there}")
-    labels, pictures = _frames(folder, prefix), _frames(source / sequence, "t")
+    labels, pictures = numbered_files(folder, prefix), numbered_files(source / sequence, "t")
     missing = [path.name for frame, path in labels.items() if frame not in pictures]
     if missing:
         more = ", ..." if len(missing) > 5 else ""
@@ -245,7 +245,7 @@ def _markers(source: Path, sequence: str) -> dict[int, Path]:
     """Marker files by frame, none if the sequence has none."""
     suffix, prefix = TRUTHS["markers"]
     folder = source / f"{sequence}{suffix}"
-    return _frames(folder, prefix) if folder.is_dir() and any(folder.glob(f"{prefix}*.tif*")) else {}
+    return numbered_files(folder, prefix) if folder.is_dir() and any(folder.glob(f"{prefix}*.tif*")) else {}
 
 
 def _by_frame(tracks: dict[int, Track], frames: Iterable[int]) -> dict[int, dict[int, Track]]:
@@ -258,8 +258,15 @@ def _by_frame(tracks: dict[int, Track], frames: Iterable[int]) -> dict[int, dict
     return alive
 
 
-def _frames(folder: Path, prefix: str) -> dict[int, Path]:
-    """Files PREFIX + number by their number, in its order."""
+def numbered_files(folder: Path, prefix: str) -> dict[int, Path]:
+    """Files PREFIX + number by their number, in its order.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        InputError: no such file, two of one number, or slices of a volume.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. Files {prefix}NNN.tif were looked for there.")
     found: dict[int, Path] = {}
     for path in images.image_files(folder):
         if match := re.fullmatch(rf"{prefix}(\d+)", path.stem):
@@ -267,8 +274,8 @@ def _frames(folder: Path, prefix: str) -> dict[int, Path]:
             if frame in found:
                 raise InputError(f"{found[frame]} and {path} are both frame {frame}. Keep one of them.")
             found[frame] = path
-        elif re.fullmatch(rf"{prefix}_\d+_\d+", path.stem):
-            raise InputError(f"{path} is one slice of a 3-D volume; 2-D sequences ({prefix}NNN.tif) were expected.")
+        elif re.fullmatch(rf"{prefix}_?\d+_\d+", path.stem):
+            raise InputError(f"{path} is one slice of a 3-D volume; one file a frame, {prefix}NNN.tif, was expected.")
     if not found:
         raise InputError(f"{folder} holds no file {prefix}NNN.tif.")
     return dict(sorted(found.items()))

@@ -69,7 +69,7 @@ def test_two_files_of_one_frame(folders):
 def test_slices_of_a_volume(folders):
     truth, _ = folders
     write_labels(truth / "SEG" / "man_seg_000_001.tif", np.ones((1, 7), np.int32))
-    with pytest.raises(InputError, match="man_seg_000_001.tif is one slice of a volume"):
+    with pytest.raises(InputError, match="man_seg_000_001.tif is one slice of a 3-D volume"):
         outline_files(truth)
 
 
