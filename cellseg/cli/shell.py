@@ -4,15 +4,13 @@ What a command does lives in its own module; parsing is click's.
 """
 
 import contextlib
-import gc
 import os
 import signal
 import sys
 import threading
 import traceback
-import weakref
 from collections.abc import Callable
-from types import FrameType
+from typing import Any
 
 import click
 
@@ -33,8 +31,7 @@ def entry(command: click.Command) -> Callable[[], None]:
 
     def main() -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = interrupt_again
         sys.exit(run(command))
 
     main.command = command  # type: ignore[attr-defined]  # for tests, which run it in their own process
@@ -73,20 +70,22 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         return FAULT
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C: raise KeyboardInterrupt, or a moment later where Python would swallow it.
+def interrupt_again(swallowed: Any) -> None:
+    """`sys.unraisablehook`: a Ctrl-C whose exception Python had to swallow comes again, until it is seen.
 
-    JAX has a callback in the garbage collector, and TensorFlow imports JAX where it is installed; what is raised in
-    there is printed and forgotten. Three of three trainings went on after Ctrl-C (TensorFlow 2.21, JAX 0.10).
+    What is raised in a finaliser or a callback of the garbage collector is printed and forgotten. JAX has such a
+    callback, and TensorFlow imports JAX where it is installed: three of three trainings went on after Ctrl-C
+    (TensorFlow 2.21, JAX 0.10).
+
+    Args:
+        swallowed: What Python says of the exception; its `exc_type` is read.
     """
-    collecting = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None:
-        code = frame.f_code
-        if code in collecting or code.co_filename == weakref.__file__ or code.co_name == "__del__":
-            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
-            return
-        frame = frame.f_back
-    raise KeyboardInterrupt
+    if swallowed.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(swallowed)
+        return
+    again = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
 
 
 def check_backend() -> None:

@@ -1,5 +1,4 @@
 import gc
-import os
 import signal
 import subprocess
 import sys
@@ -91,15 +90,16 @@ def test_rooms_are_there_after_importing_the_package():
 
 
 def test_ctrl_c_is_not_lost_in_the_garbage_collector(monkeypatch):
-    """What a callback of the collector raises is forgotten: the signal comes again when the callback has ended."""
+    """What a callback of the collector raises is forgotten; the signal comes again when the callback has ended."""
 
     def callback(phase, info):
         if phase == "start" and not sent:
             sent.append(True)
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     sent = []
-    before = signal.signal(signal.SIGINT, shell.interrupt)
+    monkeypatch.setattr(sys, "unraisablehook", shell.interrupt_again)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.callbacks.append(callback)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -111,6 +111,12 @@ def test_ctrl_c_is_not_lost_in_the_garbage_collector(monkeypatch):
     assert sent
 
 
-def test_ctrl_c_elsewhere_interrupts_at_once():
-    with pytest.raises(KeyboardInterrupt):
-        shell.interrupt(signal.SIGINT, sys._getframe())
+def test_other_swallowed_exceptions_are_told_as_ever(monkeypatch, capsys):
+    class Broken:
+        def __del__(self):
+            raise ValueError("told")
+
+    monkeypatch.setattr(sys, "unraisablehook", shell.interrupt_again)
+    thing = Broken()
+    del thing
+    assert "ValueError: told" in capsys.readouterr().err
