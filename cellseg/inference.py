@@ -50,6 +50,10 @@ class Prediction:
 class Probable(Protocol):
     """What says the probability of an image: a `Predictor`, or several as one."""
 
+    @property
+    def members(self) -> list["Predictor"]:
+        """The predictors whose probabilities are averaged."""
+
     def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
         """See `Predictor.probability`."""
 
@@ -80,9 +84,14 @@ class Predictor:
         symmetries: int = 1,
         zoom: Sequence[float] = (1.0,),
     ):
-        self._network, self._tiling = answering(network), tiling
-        self._channels, self._contrast, self._minimum_range = channels, contrast, minimum_range
-        self._views: dict[str, Any] = {"symmetries": symmetries, "zoom": zoom}
+        self._network, self.tiling, self.channels = answering(network), tiling, channels
+        self.symmetries, self.zoom = symmetries, tuple(zoom)
+        self._contrast, self._minimum_range = contrast, minimum_range
+
+    @property
+    def members(self) -> list["Predictor"]:
+        """Those whose probabilities are averaged: this one."""
+        return [self]
 
     def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
         """Probability of an image.
@@ -97,12 +106,21 @@ class Predictor:
         Raises:
             InputError: a number of channels that the network was not trained on.
         """
-        if image.shape[2] != self._channels:
+        if image.shape[2] != self.channels:
             raise InputError(
-                f"the image has {image.shape[2]} channels; this run was trained on {self._channels}. "
+                f"the image has {image.shape[2]} channels; this run was trained on {self.channels}. "
                 "Convert the image, or train with data.channels."
             )
-        limits = contrast_limits(image, *self._contrast) if limits is None else limits
+        stretched = self.stretched(image, limits=contrast_limits(image, *self._contrast) if limits is None else limits)
+        return averaged(stretched, self._look, symmetries=self.symmetries, zoom=self.zoom)
+
+    def stretched(self, image: np.ndarray, *, limits: tuple[float, float]) -> np.ndarray:
+        """An image, or a window of it, as the network sees it: float32 (H, W, C) in [0, 1].
+
+        Args:
+            image: (H, W, C) as in the file.
+            limits: Contrast limits of the whole image.
+        """
         least = self._minimum_range.get(image.dtype.name, 0.0)
         if 0 < limits[1] - limits[0] < least:
             warnings.warn(
@@ -111,12 +129,15 @@ class Predictor:
                 LowContrastWarning,
                 stacklevel=2,
             )
-        stretched = stretch_contrast(image, limits=limits, minimum_range=least)
-        return averaged(stretched, self._look, **self._views)
+        return stretch_contrast(image, limits=limits, minimum_range=least)
+
+    def answer(self, tiles: np.ndarray) -> np.ndarray:
+        """Probability of tiles: float32 (n, tile, tile, C) in [0, 1] -> float32 (n, side, side, K), side >= output."""
+        return np.asarray(self._network.predict_on_batch(tiles))
 
     def _look(self, image: np.ndarray) -> np.ndarray:
         """Probability of one view of an image that is stretched already."""
-        look, sides = self._network.predict_on_batch, self._tiling
+        look, sides = self.answer, self.tiling
         if sides.resize:
             return predict_resized(image, look, tile=sides.tile, output=sides.output)
         return predict_tiled(
@@ -140,6 +161,11 @@ class PredictorMean:
 
     def __init__(self, predictors: Sequence[Probable]):
         self._predictors = predictors
+
+    @property
+    def members(self) -> list[Predictor]:
+        """Those whose probabilities are averaged."""
+        return [member for predictor in self._predictors for member in predictor.members]
 
     def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
         """Mean probability, float32 (H, W, K); see `Predictor.probability`."""
