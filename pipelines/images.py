@@ -105,7 +105,8 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
     """Label ids of a file, exactly as stored: palette indices stay indices, 1 bit becomes 0 and 255.
 
     Args:
-        path: Integer TIFF of 1 to 64 bits, PNG or BMP; several channels only if they are all equal.
+        path: Integer TIFF of 1 to 64 bits, PNG or BMP; several channels only if they are all equal. A float TIFF whose
+            values are whole and not only 0 and 1 is taken, too: MorphoLibJ and ImageJ's 32-bit images hold labels so.
         page: Read only this page (from 0).
 
     Returns:
@@ -117,6 +118,8 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
     """
     path = Path(path)
     pages = decode(path, labels=True, page=page)
+    if pages.dtype.kind == "f" and pages.size and pages.max() > 1 and (pages == np.rint(pages)).all():
+        pages = pages.astype(np.int64)
     if pages.dtype.kind not in "ui":
         raise InputError(f"{path}: labels must be whole numbers, the file holds {pages.dtype}. Save 16-bit integers.")
     if pages.shape[-1] > 1 and (pages != pages[..., :1]).any():

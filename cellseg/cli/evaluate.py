@@ -129,7 +129,8 @@ def table(result: Mapping) -> str:
         rows.append([*row, *(_number(result[key].get(name)) for key in titles)])
     notes = {name: f"(undefined in {undefined[name]})" for name in result["measures"] if undefined.get(name)}
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{result['images']} image{'' if result['images'] == 1 else 's'}", ""]
+    what = "image" if result["per_image"] else "tracked frame"
+    lines = [f"{result['images']} {what}{'' if result['images'] == 1 else 's'}", ""]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join([*cells, notes.get(row[0], "")]).rstrip())

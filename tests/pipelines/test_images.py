@@ -386,6 +386,15 @@ def test_labels_that_cannot_be_ids(tmp_path):
             images.read_labels(tmp_path / name)
 
 
+def test_labels_saved_as_float_are_labels_where_they_are_whole(tmp_path):
+    labels = np.array([[0, 1], [70000, 2]], np.float32)
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    assert images.read_labels(tmp_path / "labels.tif").tolist() == [[[0, 1], [70000, 2]]]
+    tifffile.imwrite(tmp_path / "half.tif", labels + 0.5)
+    with pytest.raises(InputError, match="labels must be whole numbers, the file holds float32"):
+        images.read_labels(tmp_path / "half.tif")
+
+
 def test_labels_with_three_equal_channels_are_taken(tmp_path):
     labels = noise(4, 5)
     save_png(tmp_path / "a.png", np.repeat(labels[..., np.newaxis], 3, axis=-1))
