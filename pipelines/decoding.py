@@ -50,37 +50,38 @@ def decode(path: Path, *, labels: bool, page: int | None = None) -> np.ndarray:
     Raises:
         FileNotFoundError, InputError: As `pipelines.images.read_pages`.
     """
-    if _checked_suffix(path) in TIFF_SUFFIXES:
-        with _open_tiff(path) as (tif, series):
+    if checked_suffix(path) in TIFF_SUFFIXES:
+        with open_tiff(path) as (tif, series):
             return _tiff_pages(tif, series, path, labels=labels, page=page)
     if page not in (None, 0):
         raise InputError(f"{path} has one page; page {page} was asked for (counted from 0).")
-    with _damage_reported(path):
+    with damage_reported(path):
         return _decode_bytes(path, labels=labels)[np.newaxis]
 
 
 def count_pages(path: Path | str) -> int:
     """Number of pages of an image file, from its header; 1 for everything but TIFF."""
     path = Path(path)
-    if _checked_suffix(path) not in TIFF_SUFFIXES:
+    if checked_suffix(path) not in TIFF_SUFFIXES:
         return 1
-    with _open_tiff(path) as (_, series):
-        return sum(_num_pages(one) for one in series)
+    with open_tiff(path) as (_, series):
+        return sum(num_pages(one) for one in series)
 
 
 def read_spacing_um(path: Path | str) -> tuple[float, float] | None:
     """(row, column) pixel size in micrometres from OME-XML, ImageJ or centimetre tags; None where it is not known."""
     path = Path(path)
-    if _checked_suffix(path) not in TIFF_SUFFIXES:
+    if checked_suffix(path) not in TIFF_SUFFIXES:
         return None
-    with _open_tiff(path) as (tif, _):
+    with open_tiff(path) as (tif, _):
         spacing = _ome_spacing(tif.ome_metadata) if tif.ome_metadata else _tag_spacing(tif)
     if spacing is None or not all(0 < side <= COARSEST_SPACING_UM for side in spacing):
         return None
     return spacing
 
 
-def _checked_suffix(path: Path) -> str:
+def checked_suffix(path: Path) -> str:
+    """Suffix of an image file, in small letters. Raises FileNotFoundError or InputError if it is none."""
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}. An image was looked for there.")
     if path.is_dir():
@@ -92,7 +93,8 @@ def _checked_suffix(path: Path) -> str:
     return path.suffix.lower()
 
 
-def _damaged(path: Path, reason: object) -> InputError:
+def damaged(path: Path, reason: object) -> InputError:
+    """The error for a file whose content is broken."""
     return InputError(
         f"{path} is damaged or cut short: {reason}. Copy it again from where it came; if it opens elsewhere, "
         "save it there as an uncompressed TIFF."
@@ -100,7 +102,7 @@ def _damaged(path: Path, reason: object) -> InputError:
 
 
 @contextlib.contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
+def damage_reported(path: Path) -> Iterator[None]:
     """Turn whatever a decoder throws into one InputError, and keep its log of this thread silent meanwhile."""
     thread = threading.get_ident()
     logger = logging.getLogger("tifffile")
@@ -115,15 +117,15 @@ def _damage_reported(path: Path) -> Iterator[None]:
         raise
     # Decoders raise some ten types for broken data: TiffFileError, struct.error, zlib.error, ValueError, KeyError...
     except Exception as error:
-        raise _damaged(path, f"{type(error).__name__}, {str(error).rstrip('.')}") from error
+        raise damaged(path, f"{type(error).__name__}, {str(error).rstrip('.')}") from error
     finally:
         logger.removeFilter(of_other_threads)
 
 
 @contextlib.contextmanager
-def _open_tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[Series]]]:
+def open_tiff(path: Path) -> Iterator[tuple[tifffile.TiffFile, list[Series]]]:
     """A TIFF whose every byte is there, and its series of full-size images."""
-    with _damage_reported(path):
+    with damage_reported(path):
         file = path.stat()
         # A thread to each, since a TiffFile has one position in its file.
         state = (path.absolute(), file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)
@@ -150,11 +152,11 @@ def _headers(path: Path, state: tuple) -> tuple[tifffile.TiffFile, list[Series]]
         _check_whole(tif, path)
         series = [one for one in tif.series if not one.keyframe.is_reduced]
         if not series:
-            raise _damaged(path, "it holds no image")
+            raise damaged(path, "it holds no image")
         for kind in ("ome", "imagej", "shaped"):
             # tifffile falls back to single pages when the description promises more than the file holds.
             if getattr(tif, f"is_{kind}") and series[0].kind != kind:
-                raise _damaged(path, f"its {kind} description does not fit its content")
+                raise damaged(path, f"its {kind} description does not fit its content")
             if getattr(tif, f"is_{kind}"):
                 break
         if any(page is None for one in series for page in one):
@@ -170,14 +172,14 @@ def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
     size = tif.filehandle.size
     for index, page in enumerate(tif.pages):
         if _end_of_tags(tif, page.offset) > size:
-            raise _damaged(path, f"the header of page {index} is not all in the file")
+            raise damaged(path, f"the header of page {index} is not all in the file")
         segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
         if not segments or any(count == 0 or offset + count > size for offset, count in segments):
-            raise _damaged(path, f"the pixels of page {index} are not all in the file")
+            raise damaged(path, f"the pixels of page {index} are not all in the file")
     tif.filehandle.seek(tif.pages.next_page_offset or 0)
     pointer = tif.filehandle.read(tif.tiff.offsetsize)
     if len(pointer) < tif.tiff.offsetsize or any(pointer):
-        raise _damaged(path, f"the file ends after page {len(tif.pages) - 1}, but there should be more")
+        raise damaged(path, f"the file ends after page {len(tif.pages) - 1}, but there should be more")
 
 
 def _end_of_tags(tif: tifffile.TiffFile, offset: int) -> int:
@@ -194,16 +196,17 @@ def _end_of_tags(tif: tifffile.TiffFile, offset: int) -> int:
     return end
 
 
-def _num_pages(series: Series) -> int:
+def num_pages(series: Series) -> int:
+    """Pages of a series: every axis but rows, columns, channels and samples counts them."""
     return int(np.prod([n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXCS"], dtype=int))
 
 
 def _tiff_pages(
     tif: tifffile.TiffFile, series: list[Series], path: Path, *, labels: bool, page: int | None
 ) -> np.ndarray:
-    counts = [_num_pages(one) for one in series]
+    counts = [num_pages(one) for one in series]
     if page is None:
-        parts = [_plain(_arranged(one.asarray(), one.axes), tif, one, labels=labels) for one in series]
+        parts = [plain(arranged(one.asarray(), one.axes), tif, one, labels=labels) for one in series]
         if len({part.shape[1:] for part in parts}) > 1:
             sizes = ", ".join("x".join(map(str, part.shape[1:3])) for part in parts[:4])
             raise InputError(f"{path} holds pages of different sizes ({sizes}, ...). Save them as separate files.")
@@ -212,7 +215,7 @@ def _tiff_pages(
         raise InputError(f"{path} has {sum(counts)} pages; page {page} was asked for (counted from 0).")
     which = int(np.searchsorted(np.cumsum(counts), page, side="right"))
     one = series[which]
-    return _plain(_one_page(tif, one, page - sum(counts[:which])), tif, one, labels=labels)
+    return plain(_one_page(tif, one, page - sum(counts[:which])), tif, one, labels=labels)
 
 
 def _one_page(tif: tifffile.TiffFile, series: Series, page: int) -> np.ndarray:
@@ -224,20 +227,21 @@ def _one_page(tif: tifffile.TiffFile, series: Series, page: int) -> np.ndarray:
         index: list[int | slice] = [slice(None)] * len(series.shape)
         for place, number in zip(places, np.unravel_index(page, [series.shape[i] for i in places]), strict=True):
             index[place] = slice(number, number + 1)
-        return _arranged(np.array(stored[tuple(index)], series.dtype), series.axes)
+        return arranged(np.array(stored[tuple(index)], series.dtype), series.axes)
     split = len(series.shape) - series.keyframe.ndim
     outer, sides = series.axes[:split], series.shape[:split]
-    if series.transform is not None or len(series) != np.prod(sides) or series.shape[split:] != series.keyframe.shape:
-        return _arranged(series.asarray(), series.axes)[page : page + 1]
+    unusual = series.transform is not None or bool(set(series.axes[split:]) - set("YXCS"))
+    if unusual or len(series) != np.prod(sides) or series.shape[split:] != series.keyframe.shape:
+        return arranged(series.asarray(), series.axes)[page : page + 1]
     # Every header is one channel of one page, or all of them.
     order = [i for is_channel in (False, True) for i, axis in enumerate(outer) if (axis in "CS") == is_channel]
-    numbers = np.arange(len(series)).reshape(sides).transpose(order).reshape(_num_pages(series), -1)[page]
+    numbers = np.arange(len(series)).reshape(sides).transpose(order).reshape(num_pages(series), -1)[page]
     headers = [series[int(number)] for number in numbers]
     channels = np.stack([header.asarray() for header in headers if header is not None])
-    return _arranged(channels, "C" + series.axes[split:])
+    return arranged(channels, "C" + series.axes[split:])
 
 
-def _arranged(array: np.ndarray, axes: str) -> np.ndarray:
+def arranged(array: np.ndarray, axes: str) -> np.ndarray:
     """(N, H, W, C): C and S are channels, every other axis but Y and X counts pages."""
     kinds = ["CS" if axis in "CS" else axis if axis in "YX" else "page" for axis in axes]
     order = [i for kind in ("page", "Y", "X", "CS") for i, one in enumerate(kinds) if one == kind]
@@ -246,7 +250,7 @@ def _arranged(array: np.ndarray, axes: str) -> np.ndarray:
     return array.transpose(order).reshape(-1, rows, columns, channels)
 
 
-def _plain(pages: np.ndarray, tif: tifffile.TiffFile, series: Series, *, labels: bool) -> np.ndarray:
+def plain(pages: np.ndarray, tif: tifffile.TiffFile, series: Series, *, labels: bool) -> np.ndarray:
     """Pages without alpha, palette, bool and "0 is white"."""
     page = series.keyframe
     alpha = sum(sample in ALPHA for sample in page.extrasamples)
@@ -294,8 +298,8 @@ def _decode_bytes(path: Path, *, labels: bool) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "JPEG")) as picture:
         if labels and picture.format == "JPEG":
             raise InputError(f"{path}: JPEG changes label ids when it is saved. Export the labels as TIFF or PNG.")
-        plain = labels or picture.mode in ("1", "L", "RGB")
-        image = np.array(picture if plain else picture.convert("RGB"))
+        as_it_is = labels or picture.mode in ("1", "L", "RGB")
+        image = np.array(picture if as_it_is else picture.convert("RGB"))
     image = image.astype(np.uint8) * 255 if image.dtype == bool else image
     return image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
 
@@ -303,7 +307,7 @@ def _decode_bytes(path: Path, *, labels: bool) -> np.ndarray:
 def _decode_png(data: bytes, bits: int, colour: int, path: Path, *, labels: bool) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise _damaged(path, "OpenCV cannot decode it")
+        raise damaged(path, "OpenCV cannot decode it")
     image = image[..., np.newaxis] if image.ndim == 2 else image[..., 2::-1]
     if colour not in (PNG_GREY, PNG_GREY_ALPHA):
         return image
@@ -317,11 +321,11 @@ def _check_png(data: bytes, path: Path) -> tuple[int, int]:
     while True:
         header = data[position : position + 8]
         if len(header) < 8:
-            raise _damaged(path, "the end of the PNG is missing")
+            raise damaged(path, "the end of the PNG is missing")
         length, kind = struct.unpack(">I4s", header)
         body = data[position + 4 : position + 8 + length]
         if data[position + 8 + length : position + 12 + length] != struct.pack(">I", zlib.crc32(body)):
-            raise _damaged(path, f"the checksum of the PNG chunk at byte {position} is wrong")
+            raise damaged(path, f"the checksum of the PNG chunk at byte {position} is wrong")
         if kind == b"IEND":
             return data[24], data[25]
         position += 12 + length

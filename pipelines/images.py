@@ -84,13 +84,13 @@ def read_pages(path: Path | str) -> np.ndarray:
         InputError: Damaged or empty file, unknown type, negative or too large integers.
     """
     path = Path(path)
-    return _image_dtype(decode(path, labels=False), path)
+    return image_dtype(decode(path, labels=False), path)
 
 
 def read_page(path: Path | str, page: int) -> np.ndarray:
     """Page `page` (from 0) of an image file as (H, W, C); of a plain stack, only that page is decoded."""
     path = Path(path)
-    return _image_dtype(decode(path, labels=False, page=page), path)[0]
+    return image_dtype(decode(path, labels=False, page=page), path)[0]
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -158,17 +158,23 @@ def write_labels(
         raise ValueError(f"Labels must be integers >= 0, (H, W) or (T, H, W); got {labels.dtype} {labels.shape}.")
     if labels.max() >= 2**32:
         raise ValueError(f"{path}: label {labels.max()} does not fit 32 bits.")
-    axes = "TYX" if labels.ndim == 3 else "YX"
     labels = labels.astype(np.uint16 if labels.max() < 2**16 else np.uint32)
+    tags = label_tags(len(labels) if labels.ndim == 3 else None, spacing_um=spacing_um, interval_s=interval_s)
+    _write_tiff(path, labels, spacing_um=spacing_um, **tags)
+
+
+def label_tags(
+    num_pages: int | None, *, spacing_um: tuple[float, float] | None = None, interval_s: float | None = None
+) -> dict[str, Any]:
+    """Tags by which ImageJ knows a label file as a stack with its calibration; `num_pages` is None for a plain one."""
     lines = ["ImageJ=1.54f"]
-    if len(axes) == 3:
-        lines += [f"images={len(labels)}", f"frames={len(labels)}", "hyperstack=true"]
-    if spacing_um is not None:
-        lines += ["unit=um"]
+    if num_pages is not None:
+        lines += [f"images={num_pages}", f"frames={num_pages}", "hyperstack=true"]
+    lines += ["unit=um"] if spacing_um is not None else []
     if interval_s is not None:
         lines += [f"finterval={interval_s}", "tunit=sec"]
     # The description is written here because tifffile's ImageJ mode refuses 32-bit integers, which ImageJ reads.
-    _write_tiff(path, labels, metadata=None, description="\n".join([*lines, ""]), spacing_um=spacing_um)
+    return {"metadata": None, "description": "\n".join([*lines, ""])}
 
 
 def write_image(path: Path | str, image: np.ndarray, *, spacing_um: tuple[float, float] | None = None) -> None:
@@ -208,11 +214,37 @@ def contrast_limits(image: np.ndarray, low: float = 2.0, high: float = 98.0) -> 
     would tell cells and ground apart no more: minimum and maximum are given instead.
     """
     if image.dtype in (np.uint8, np.uint16):
-        cumulated = np.cumsum(np.bincount(image.ravel()))
-        first, last = _histogram_percentile(cumulated, low), _histogram_percentile(cumulated, high)
-    else:
-        first, last = (float(value) for value in np.percentile(image, [low, high]))
+        return limits_of_counts(np.bincount(image.ravel()), low, high)
+    first, last = (float(value) for value in np.percentile(image, [low, high]))
     return (first, last) if first < last else (float(image.min()), float(image.max()))
+
+
+def ranks_of_percentile(count: int, percent: float) -> tuple[int, int, float]:
+    """Where a percentile lies among `count` sorted values: before it, after it (from 0), and how far between them.
+
+    As numpy's "linear": at position (count - 1) * percent / 100.
+    """
+    position = (count - 1) * (percent / 100)
+    return int(np.floor(position)), int(np.ceil(position)), float(position - np.floor(position))
+
+
+def interpolated(left: float, right: float, step: float, share: float) -> float:
+    """Between two neighbours, right - left = step; in numpy's two forms, so that the last bit agrees as well."""
+    return float(left + step * share if share < 0.5 else right - step * (1 - share))
+
+
+def limits_of_counts(counts: np.ndarray, low: float, high: float) -> tuple[float, float]:
+    """`contrast_limits` of an image of whole numbers, from how often each number 0, 1, ... occurs in it."""
+    cumulated = np.cumsum(counts)
+
+    def value(percent: float) -> float:
+        before, after, share = ranks_of_percentile(int(cumulated[-1]), percent)
+        left, right = (int(number) for number in np.searchsorted(cumulated, [before, after], side="right"))
+        return interpolated(left, right, right - left, share)
+
+    first, last = value(low), value(high)
+    there = np.flatnonzero(counts)
+    return (first, last) if first < last else (float(there[0]), float(there[-1]))
 
 
 def stretch_contrast(
@@ -278,31 +310,30 @@ def to_channels(image: np.ndarray, channels: str | Sequence[int] | None) -> np.n
         return image if count == 3 else np.repeat(image, 3, axis=-1)
     if count == 1 or (image == image[..., :1]).all():
         return image[..., :1]
-    grey = image @ np.array([0.299, 0.587, 0.114])
+    # Sums of our own: those of a matrix product may differ in the last bit between an image and a window of it.
+    red, green, blue = (np.float64(share) * image[..., i] for i, share in enumerate((0.299, 0.587, 0.114)))
+    grey = red + green + blue
     return (np.rint(grey) if image.dtype.kind in "ui" else grey).astype(image.dtype)[..., np.newaxis]
 
 
 def _write_tiff(path: Path | str, array: np.ndarray, *, spacing_um: tuple[float, float] | None, **options: Any) -> None:
     options.setdefault("photometric", "minisblack")
-    if spacing_um is not None:
-        # ImageJ counts pixels per unit of its own; elsewhere TIFF knows centimetres.
-        per_unit, unit = (1.0, "NONE") if "description" in options else (1e4, "CENTIMETER")
-        rows, columns = (per_unit / side for side in spacing_um)
-        options |= {"resolution": (columns, rows), "resolutionunit": unit}
+    options |= resolution_tags(spacing_um, imagej="description" in options)
     with whole_file(path) as temporary:
         tifffile.imwrite(temporary, array, compression="zlib", **options)
 
 
-def _histogram_percentile(cumulated: np.ndarray, percent: float) -> float:
-    # np.percentile's "linear": between the two sorted values round position (n - 1) * percent / 100. The two forms
-    # of the interpolation are numpy's, so that the last bit agrees as well.
-    position = (cumulated[-1] - 1) * (percent / 100)
-    left, right = np.searchsorted(cumulated, [np.floor(position), np.ceil(position)], side="right")
-    share, step = position - np.floor(position), float(right - left)
-    return float(left + step * share if share < 0.5 else right - step * (1 - share))
+def resolution_tags(spacing_um: tuple[float, float] | None, *, imagej: bool) -> dict[str, Any]:
+    """Tags of the pixel size: ImageJ counts pixels per unit of its own; elsewhere TIFF knows centimetres."""
+    if spacing_um is None:
+        return {}
+    per_unit, unit = (1.0, "NONE") if imagej else (1e4, "CENTIMETER")
+    rows, columns = (per_unit / side for side in spacing_um)
+    return {"resolution": (columns, rows), "resolutionunit": unit}
 
 
-def _image_dtype(pages: np.ndarray, path: Path) -> np.ndarray:
+def image_dtype(pages: np.ndarray, path: Path) -> np.ndarray:
+    """Pixels as uint8, uint16 or float32; see `read_pages`."""
     if pages.dtype.name in ("uint8", "uint16", "float32"):
         return pages
     if pages.dtype.kind == "f":
