@@ -1,10 +1,12 @@
 """Probability to labels: where one cell ends and the next begins.
 
-Predicting the probability is the work of `cellseg.inference`, choosing the threshold of `cellseg.thresholds`.
+Predicting the probability is the work of `cellseg.inference`, choosing the threshold of `cellseg.thresholds`; images
+larger than memory are labelled in `cellseg.merging`, with the same cells.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -13,6 +15,9 @@ from skimage import segmentation
 from skimage.morphology import h_maxima
 
 from pipelines.errors import InputError
+
+NEIGHBOURS = np.ones((3, 3), np.uint8)
+TRUNCATE = 4.0  # a Gaussian reaches this many sigmas
 
 
 def components(
@@ -41,7 +46,7 @@ def components(
     Raises:
         InputError: not a 2-D float or bool array, a NaN, or an option outside its range.
     """
-    _check(probability, connectivity, min_size)
+    check_probability(probability, connectivity, min_size)
     mask = (probability if probability.dtype == bool else probability >= threshold).astype(np.uint8)
     if fill_holes:
         mask = _fill(mask, connectivity)
@@ -70,6 +75,7 @@ def watershed(
         fill_holes: As in `components`.
         sigma: Gaussian smoothing of the distances, in pixels; 0 = none. Rough outlines make false hills.
         depth: How far a hill must rise above the pass to its higher neighbour to be a cell of its own, in pixels.
+            A piece's cells depend on this piece alone, not on what lies beside it.
 
     Returns:
         int32 (H, W), 0 = background, 1..n in the order in which a scan by rows meets them. Nothing above the
@@ -81,26 +87,139 @@ def watershed(
     Reference:
         Beucher, Lantuejoul 1979; scikit-image's `watershed` and `h_maxima`.
     """
-    _check(probability, 8, min_size)
+    check_probability(probability, 8, min_size)
     if sigma < 0 or depth <= 0:
         raise InputError(f"sigma must be >= 0 and depth > 0 pixels, got sigma {sigma} and depth {depth}.")
     mask = probability if probability.dtype == bool else probability >= threshold
     if fill_holes:
         mask = _fill(mask.astype(np.uint8), 8).astype(bool)
-    # The frame counts as background nowhere: a cell cut by the image border keeps its hill.
-    distance = ndimage.distance_transform_edt(mask)
-    if sigma > 0:
-        distance = np.where(mask, ndimage.gaussian_filter(distance, sigma), 0)
-    hills, _ = ndimage.label(h_maxima(distance, depth) & mask, structure=np.ones((3, 3)))
-    # A piece whose hill is lower than `depth` has no marker; it is a small cell, not background.
-    pieces, _ = ndimage.label(mask, structure=np.ones((3, 3)))
-    lost = mask & ~np.isin(pieces, np.unique(pieces[hills > 0]))
-    markers = np.where(lost, pieces + hills.max(), hills)
-    labels = segmentation.watershed(-distance, markers, mask=mask, connectivity=2)
-    return _number(labels.astype(np.int32), min_size)
+    count, pieces, boxes = connected(mask.astype(np.uint8), 8)
+    cut_pieces(pieces, np.arange(1, count), boxes[1:], Necks(sigma=sigma, depth=depth), first=count)
+    return _number(pieces, min_size)
 
 
-def _check(probability: np.ndarray, connectivity: int, min_size: int) -> None:
+class Cut(Protocol):
+    """Where one connected piece falls into cells. It sees nothing else, so that pieces can be cut one by one.
+
+    Attributes:
+        margin: Pixels round the piece that it must see, as far as the image goes.
+    """
+
+    @property
+    def margin(self) -> int:
+        """See above."""
+
+    def __call__(self, piece: np.ndarray) -> np.ndarray | None:
+        """Cells 1..n of a piece, int (h, w); None where it is a single one."""
+
+
+@dataclass(frozen=True)
+class Necks:
+    """The cut of `watershed`: at a piece's narrow places."""
+
+    sigma: float
+    depth: float
+
+    @property
+    def margin(self) -> int:
+        """Reach of the smoothing; 1 px of background at least, which the distances are measured to."""
+        return max(1, int(TRUNCATE * self.sigma + 0.5))
+
+    def __call__(self, piece: np.ndarray) -> np.ndarray | None:
+        """See `Cut`."""
+        # The background pixel next to a pixel touches the pixel's own piece, so no other piece changes the distance.
+        # The frame counts as background nowhere: a cell cut by the image border keeps its hill.
+        distance = ndimage.distance_transform_edt(piece)
+        if self.sigma > 0:
+            distance = np.where(piece, ndimage.gaussian_filter(distance, self.sigma, truncate=TRUNCATE), 0)
+        # `h_maxima` takes ten times as long as what tells that a piece has one summit, or none that is high enough.
+        if distance.max() < self.depth or _count(piece & (distance == cv2.dilate(distance, NEIGHBOURS))) < 2:
+            return None
+        hills, num_hills = ndimage.label(piece & (h_maxima(distance, self.depth) > 0), structure=NEIGHBOURS)
+        if num_hills < 2:
+            return None
+        return segmentation.watershed(-distance, hills, mask=piece, connectivity=2)
+
+
+def connected(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Connected pieces of a mask.
+
+    Args:
+        mask: uint8 (H, W), 0 or 1.
+        connectivity: 4 or 8.
+
+    Returns:
+        (count, pieces, boxes): numbers run from 0, the background, to count - 1; int32 (H, W); int32 (count, 4) with
+        the first and last + 1 row and column of each.
+    """
+    count, pieces, found, _ = cv2.connectedComponentsWithStats(mask, connectivity=connectivity, ltype=cv2.CV_32S)
+    left, top, width, height = (found[:, i] for i in range(4))
+    return count, pieces, np.stack([top, top + height, left, left + width], axis=1)
+
+
+def cut_pieces(pieces: np.ndarray, numbers: np.ndarray, boxes: np.ndarray, cut: Cut, *, first: int) -> int:
+    """Cut connected pieces into cells, in place: the first cell keeps the piece's number.
+
+    Args:
+        pieces: int32 (H, W), changed; an image, or a window of one that holds the pieces' boxes and `cut.margin` px
+            round them as far as the image goes.
+        numbers: Of the pieces to be cut.
+        boxes: (n, 4), their first and last + 1 row and column in `pieces`.
+        cut: How.
+        first: The next number that is free.
+
+    Returns:
+        The next number that is free afterwards.
+    """
+    margin = cut.margin
+    for number, (top, bottom, left, right) in zip(numbers.tolist(), boxes.tolist(), strict=True):
+        window = pieces[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
+        cells = cut(window == number)
+        if cells is not None:
+            others = cells > 1
+            window[others] = cells[others] + (first - 2)
+            first += int(cells.max()) - 1
+    return first
+
+
+class Census:
+    """How large every label is and where a scan by rows meets it first, from which its final number follows.
+
+    Args:
+        num_labels: Labels lie in 0..num_labels - 1.
+    """
+
+    def __init__(self, num_labels: int):
+        self._areas = np.zeros(num_labels, np.int64)
+        self._first = np.full(num_labels, np.iinfo(np.int64).max)
+
+    def add(self, labels: np.ndarray, *, offset: int = 0) -> None:
+        """Count the labels of an image, or of some rows of it: `offset` is the number of pixels before them."""
+        flat = labels.ravel()
+        places = np.flatnonzero(flat)
+        if not len(places):
+            return
+        found = flat[places]
+        low = int(found.min())
+        found = found - low
+        areas = np.bincount(found)
+        first = np.full(len(areas), np.iinfo(np.int64).max)
+        # Written back to front, so that the first pixel of each label is the one that stays.
+        first[found[::-1]] = places[::-1] + offset
+        span = slice(low, low + len(areas))
+        self._areas[span] += areas
+        np.minimum(self._first[span], first, out=self._first[span])
+
+    def numbers(self, min_size: int) -> np.ndarray:
+        """int32 (num_labels,), the final number of each label: in scan order from 1; 0 for those that are dropped."""
+        kept = np.flatnonzero(self._areas >= max(min_size, 1))
+        numbers = np.zeros(len(self._areas), np.int32)
+        numbers[kept[np.argsort(self._first[kept])]] = np.arange(1, len(kept) + 1)
+        return numbers
+
+
+def check_probability(probability: np.ndarray, connectivity: int = 8, min_size: int = 0) -> None:
+    """Raise InputError for what is no probability or bool mask (H, W), and for options outside their range."""
     if probability.ndim != 2 or probability.size == 0:
         raise InputError(f"A probability must be (H, W) and not empty, got shape {probability.shape}.")
     if probability.dtype.kind not in "fb":
@@ -126,17 +245,15 @@ def _fill(mask: np.ndarray, connectivity: int) -> np.ndarray:
 
 def _number(labels: np.ndarray, min_size: int) -> np.ndarray:
     """Drop small pieces and number the rest in scan order (OpenCV's own order goes by 2x2 blocks)."""
-    flat = labels.ravel()
-    foreground = np.flatnonzero(flat)
-    num_labels = int(flat.max(initial=0)) + 1
-    first = np.zeros(num_labels, dtype=np.int64)
-    # Written back to front, so that the first pixel of each piece is the one that stays.
-    first[flat[foreground[::-1]]] = foreground[::-1]
-    kept = np.flatnonzero(np.bincount(flat, minlength=num_labels) >= min_size)
-    kept = kept[kept > 0]
-    new = np.zeros(num_labels, dtype=np.int32)
-    new[kept[np.argsort(first[kept])]] = np.arange(1, len(kept) + 1)
-    return new[labels]
+    census = Census(int(labels.max(initial=0)) + 1)
+    census.add(labels)
+    return census.numbers(min_size)[labels]
+
+
+def _count(mask: np.ndarray) -> int:
+    return cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
 
 
 INSTANCES: dict[str, Callable[..., np.ndarray]] = {"components": components, "watershed": watershed}
+# What is done to a connected piece after it was found, by the method's name; options by name.
+CUTS: dict[str, Callable[..., Cut]] = {"watershed": Necks}

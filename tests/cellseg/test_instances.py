@@ -3,6 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+from skimage import segmentation
+from skimage.morphology import h_maxima
 
 from cellseg.instances import INSTANCES, components, watershed
 from pipelines.errors import InputError
@@ -177,3 +180,58 @@ def test_watershed_of_nothing_and_of_everything():
 def test_watershed_options(options):
     with pytest.raises(InputError, match="sigma must be >= 0 and depth > 0"):
         watershed(np.zeros((5, 5), np.float32), **options)
+
+
+def test_watershed_numbers_have_no_gaps():
+    one, two = two_discs(gap=-4)
+    mask = np.pad(one | two, ((0, 20), (0, 0)))
+    mask[50, 5::9] = True  # cells of one pixel, which have no hill
+    labels = watershed(mask)
+    assert np.unique(labels).tolist() == list(range(12))
+
+
+def test_watershed_of_a_piece_does_not_see_its_neighbours():
+    one, two = two_discs(gap=-4)
+    mask = np.pad(one | two, ((0, 0), (0, 30)))
+    beside = mask.copy()
+    beside[:, 75:77] = True  # a bar, 2 px from the right disc; the smoothing reaches 4 px
+    alone, both = watershed(mask), watershed(beside)
+    np.testing.assert_array_equal(np.where(both == both[0, 75], 0, both) > 0, mask)
+    pairs = np.unique(np.stack([alone[mask], both[mask]]), axis=1)
+    assert pairs.shape[1] == 2
+
+
+@PROPERTY
+@given(arrays(bool, st.tuples(st.integers(5, 30), st.integers(5, 30))), st.sampled_from([0.0, 1.0]))
+def test_watershed_of_all_pieces_is_that_of_each(mask, sigma):
+    options = {"sigma": sigma, "depth": 0.3}
+    pieces = components(mask)
+    cuts = [watershed(pieces == number, **options) for number in range(1, pieces.max() + 1)]
+    labels = watershed(mask, **options)
+    for number, cut in enumerate(cuts, 1):
+        inside = pieces == number
+        pairs = np.unique(np.stack([cut[inside], labels[inside]]), axis=1)
+        assert pairs.shape[1] == cut.max() == len(np.unique(labels[inside]))
+
+
+def plain_watershed(mask, sigma, depth):
+    """The definition for one piece, without short cuts."""
+    distance = ndimage.distance_transform_edt(mask)
+    distance = np.where(mask, ndimage.gaussian_filter(distance, sigma), 0) if sigma else distance
+    hills, count = ndimage.label(mask & (h_maxima(distance, depth) > 0), structure=np.ones((3, 3)))
+    return segmentation.watershed(-distance, hills, mask=mask, connectivity=2) if count else mask.astype(int)
+
+
+@PROPERTY
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(1, 12)), min_size=1, max_size=9))
+def test_watershed_of_one_piece_equals_the_definition(discs):
+    rows, columns = np.mgrid[0:51, 0:51]
+    mask = np.zeros((51, 51), bool)
+    for row, column, radius in discs:
+        mask |= (rows - row) ** 2 + (columns - column) ** 2 <= radius**2
+    pieces = components(mask)
+    piece = pieces == 1
+    expected = plain_watershed(piece, 1.0, 0.75)
+    labels = watershed(piece)
+    pairs = np.unique(np.stack([expected[piece], labels[piece]]), axis=1)
+    assert pairs.shape[1] == expected.max() == labels.max()

@@ -3,10 +3,12 @@ import pytest
 
 from pipelines.errors import InputError
 from pipelines.tiling import (
+    Grid,
     blend_weight,
     mirrored_index,
     mirrored_window,
     predict_resized,
+    predict_rows,
     predict_tiled,
     resized,
 )
@@ -206,3 +208,51 @@ def test_the_resize_shortcut_sees_the_whole_image_in_one_tile():
     np.testing.assert_allclose(tile[0, 3:-3, 3:-3], resized(image, (10, 10)))
     assert answer.shape == image.shape
     np.testing.assert_allclose(answer[[0, 5, 34, 39]], image[[0, 5, 34, 39]], atol=1e-6)  # away from the step
+
+
+def edge_network(tiles):
+    """Sees where in its tile a pixel lies: tiles that overlap disagree."""
+    where = np.add.outer(np.arange(tiles.shape[1]), 3 * np.arange(tiles.shape[2])).astype(np.float32)
+    return tiles * where[..., None] + np.roll(tiles, 1, axis=1)
+
+
+GRIDS = [Grid(16, 16, 5), Grid(16, 10, 3, 2), Grid(17, 11, 0), Grid(16, 16, 9, 4, "gaussian")]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("part", [((0, 41), (0, 53)), ((7, 30), (11, 12)), ((40, 41), (0, 53)), ((0, 1), (20, 53))])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_part_is_the_same_to_the_last_bit(grid, part, batch):
+    image = noise(41, 53, 2)
+    options = {"overlap": grid.overlap, "stride": grid.stride, "blend": grid.blend}
+    whole = predict_tiled(image, edge_network, tile=grid.tile, output=grid.output, **options)
+    (first, end), (left, right) = part
+
+    def window(row, column):
+        return mirrored_window(image, row, column, grid.tile)
+
+    next_row = first
+    found = predict_rows(window, (41, 53), edge_network, grid=grid, rows=part[0], columns=part[1], batch=batch)
+    for row, rows in found:
+        assert row == next_row
+        np.testing.assert_array_equal(rows, whole[row : row + len(rows), left:right])
+        next_row += len(rows)
+    assert next_row == end
+
+
+def test_a_part_asks_for_the_tiles_that_reach_into_it_alone():
+    seen = []
+
+    def window(row, column):
+        seen.append((row, column))
+        return np.zeros((16, 16, 1), np.float32)
+
+    list(predict_rows(window, (48, 64), lambda tiles: tiles, grid=Grid(16, 16), rows=(16, 32), columns=(15, 33)))
+    assert seen == [(16, 0), (16, 16), (16, 32)]
+
+
+def test_rows_come_as_soon_as_they_are_done():
+    rows = predict_rows(
+        lambda row, column: np.zeros((16, 16, 1), np.float32), (60, 30), lambda tiles: tiles, grid=Grid(16, 16, 4)
+    )
+    assert [(row, len(answer)) for row, answer in rows] == [(0, 11), (11, 11), (22, 11), (33, 11), (44, 16)]
