@@ -8,7 +8,7 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_ROOMS = ("evaluation", "inference", "instances", "losses", "metrics", "models", "thresholds")
+_ROOMS = ("evaluation", "inference", "instances", "losses", "metrics", "models", "thresholds", "tuning")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """Scores of a data set: measures pooled, with intervals, and per image; baselines; two folders compared.
 
 The measures live in `cellseg.metrics`, kinds of mistakes in `cellseg.mistakes`, files that belong together in
-`cellseg.pairing`; scoring the split of a run is ordered by `cellseg.workflow`.
+`cellseg.pairing`; the splits of a run are scored in `cellseg.scoring`.
 """
 
 import math

@@ -14,8 +14,9 @@ from typing import Any
 import pydantic
 import yaml
 
+from cellseg.boxed import find_run
 from cellseg.named import Named
-from cellseg.sections import Data, Inference, Section, Seed, Split, Train
+from cellseg.sections import Data, Inference, Section, Seed, Split, Train, Tuning
 from pipelines.errors import InputError, nearest
 from pipelines.files import sha256
 from pipelines.sample import Item
@@ -55,6 +56,7 @@ class Experiment(Section):
     train: Train = Train()
     inference: Inference = Inference()
     instances: Named = DEFAULT_INSTANCES
+    tuning: Tuning = Tuning()
     folder: Path = pydantic.Field(Path(), exclude=True)
 
     def sources(self) -> list[Path]:
@@ -87,12 +89,12 @@ class Experiment(Section):
         return next((place for place in tried if place.exists()), tried[-1])
 
     def start_from(self) -> Path | None:
-        """The run of `train.start_from`: from here if it is there, else beside the YAML file; None without one."""
+        """The run of `train.start_from`: from here, else beside the YAML file, else in the box; None without one."""
         if self.train.start_from is None:
             return None
         given = Path(self.train.start_from).expanduser()
         beside = self.folder / given
-        return beside if not given.exists() and beside.exists() else given
+        return find_run(beside if not given.exists() and beside.exists() else given)
 
     def augmentation(self) -> list[Named]:
         """Steps that training applies to its batches: none where the shards hold augmented copies already."""

@@ -16,6 +16,7 @@ import pandas as pd
 import yaml
 
 from cellseg import __version__, figures, runs
+from cellseg.metrics import IMAGE_METRICS
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
@@ -136,7 +137,8 @@ def _content(run: Path) -> dict[str, Any]:
         "transfer": _json(run, runs.TRANSFER, {}),
         "errors": _errors(run),
         "threshold": threshold,
-        "threshold_image": _threshold_image(threshold),
+        "threshold_image": _threshold_image(run, threshold),
+        "tuning": _tuning(run, threshold),
         "training_image": _training_image(run),
         "training_minutes": data.get("training_minutes"),
         "pictures": _pictures(run),
@@ -247,10 +249,43 @@ def _training_image(run: Path) -> str | None:
     return _embedded(figures.training_curves(history))
 
 
-def _threshold_image(threshold: Mapping) -> str | None:
+def _threshold_image(run: Path, threshold: Mapping) -> str | None:
     if not threshold.get("curve") or threshold.get("threshold") is None:
         return None
-    return _embedded(figures.threshold_curve(threshold["curve"], threshold["threshold"]))
+    measure, tuned = str(threshold.get("measure", "")), threshold.get("search")
+    try:
+        png = figures.threshold_curve(threshold["curve"], threshold["threshold"], tuned=tuned, measure=measure)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged_threshold(run, error) from error
+    return _embedded(png)
+
+
+def _tuning(run: Path, threshold: Mapping) -> dict[str, Any]:
+    """What was tuned: how the measure is best, the chosen options, and the best combinations as a table's rows."""
+    search = threshold.get("search") or {}
+    measure = IMAGE_METRICS.get(threshold.get("measure", ""))
+    try:
+        best = search.get("best", [])
+        options = list(best[0]["instances"]) if best else []
+        cells = [[str(one["instances"][name]) for name in options] for one in best]
+        rows = [[*row, f"{one['threshold']:.3g}", one["value"]] for row, one in zip(cells, best, strict=True)]
+        thresholds = len(search.get("threshold", []))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged_threshold(run, error) from error
+    return {
+        "extreme": "lowest" if measure is not None and not measure.higher_is_better else "highest",
+        "options": options,
+        "rows": rows if options else [],
+        "combinations": search.get("combinations"),
+        "labellings": search.get("labellings"),
+        "thresholds": thresholds,
+    }
+
+
+def _damaged_threshold(run: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{run / runs.THRESHOLD} is damaged ({error!r} in it). Choose it anew: cellseg-evaluate {run} --tune dice."
+    )
 
 
 def _pictures(run: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@
     environment.txt  where it ran    warnings.json   what to know     pictures.json   and pictures/
     report.html      tensorboard/    backup/         while training
     transfer.json    what train.start_from gave      errors.json      of the test split: what goes wrong where
+    export/          the network for OpenVINO, made by `cellseg.export` when it is first needed
 
 Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
 """
@@ -21,15 +22,27 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from cellseg import boxed
 from cellseg import experiment as experiments
+from cellseg.named import check_options
 from pipelines.errors import InputError
 from pipelines.files import check_free, whole_file
 
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
 ENVIRONMENT, BACKUP, TRANSFER, ERRORS = "environment.txt", "backup", "transfer.json", "errors.json"
-PACKAGES = ("tensorflow", "keras", "numpy", "albumentations", "opencv-python-headless", "scikit-image", "scipy")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "openvino",
+    "numpy",
+    "albumentations",
+    "opencv-python-headless",
+    "scikit-image",
+    "scipy",
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Run:
 
     Args:
         folder: The run folder.
-        experiment: Its resolved experiment.
+        experiment: Its resolved experiment; tuned options of the instance method stand in its `instances`.
         data: Content of `data.json`: channels, dtypes, minimum_range, splits, statistics, shards.
         threshold: Content of `threshold.json`.
     """
@@ -50,21 +63,30 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path | str, *, tuned: bool = True) -> "Run":
-        """Read a run folder; `tuned=False` takes one whose threshold is still to be chosen, as 0.5.
+        """Read a run folder, or the run in the box of that name; see `cellseg.boxed.find_run`.
+
+        Args:
+            folder: The run folder, or a name such as "nuclei".
+            tuned: False takes a run whose threshold is still to be chosen, as 0.5.
 
         Raises:
-            InputError: it is no run folder, or not finished.
+            InputError: it is no run folder, not finished, or one of its files is damaged.
         """
-        folder = Path(folder)
+        folder = boxed.find_run(folder)
         if not folder.is_dir():
-            raise InputError(f"There is no run folder {folder}.")
+            raise InputError(f"There is no run folder {folder}. {boxed.known(folder)}")
         needed = (EXPERIMENT, MODEL, DATA, THRESHOLD) if tuned else (EXPERIMENT, MODEL, DATA)
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             state = "its training has not finished" if (folder / BACKUP).is_dir() else "it is no run folder"
             raise InputError(f"{folder} lacks {', '.join(missing)}: {state}. Train with cellseg-train first.")
-        threshold = read_json(folder, THRESHOLD) if tuned else {"threshold": 0.5}
-        return cls(folder, experiments.read(folder / EXPERIMENT), read_json(folder, DATA), threshold)
+        experiment = experiments.read(folder / EXPERIMENT)
+        if not tuned:
+            return cls(folder, experiment, read_json(folder, DATA), {"threshold": 0.5})
+        threshold = _read_threshold(folder, experiment)
+        section = {**experiment.instances, **threshold.get("instances", {})}
+        experiment = experiment.model_copy(update={"instances": section})
+        return cls(folder, experiment, read_json(folder, DATA), threshold)
 
 
 def load_model(path: Path):
@@ -122,12 +144,35 @@ def replacing(folder: Path, *, overwrite: bool) -> Iterator[None]:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def read_json(folder: Path, name: str) -> dict:
-    """Read one of the run's JSON files. Raises InputError if it is damaged."""
+def _read_threshold(folder: Path, experiment: experiments.Experiment) -> dict:
+    """Content of `threshold.json`; what predicting needs of it is checked."""
+    remedy = f"Choose it anew: cellseg-evaluate {folder} --tune dice."
+    content = read_json(folder, THRESHOLD, remedy=remedy)
+    damaged = f"{folder / THRESHOLD} is damaged:"
+    if not isinstance(content, dict):
+        raise InputError(f"{damaged} it holds {content!r:.40}, and an object was expected. {remedy}")
+    value, options = content.get("threshold"), content.get("instances", {})
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        there = f"its threshold is {value!r:.40}" if "threshold" in content else "it has no key 'threshold'"
+        raise InputError(f"{damaged} {there}, and a number from 0 to 1 was expected. {remedy}")
+    if not isinstance(options, dict):
+        raise InputError(f"{damaged} its instances are {options!r:.40}, and an object was expected. {remedy}")
+    if options:
+        from cellseg.instances import INSTANCES
+
+        try:
+            check_options(INSTANCES, {**experiment.instances, **options}, key="instances", given=("threshold",))
+        except InputError as error:
+            raise InputError(f"{damaged} {error} {remedy}") from error
+    return content
+
+
+def read_json(folder: Path, name: str, *, remedy: str = "Train again.") -> Any:
+    """Read one of the run's JSON files. Raises InputError if it is damaged; `remedy` says what to do then."""
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{folder / name} is damaged ({error}). Train again.") from error
+        raise InputError(f"{folder / name} is damaged ({error}). {remedy}") from error
 
 
 def write_text(folder: Path, name: str, text: str) -> None:

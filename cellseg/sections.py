@@ -167,11 +167,17 @@ class Inference(Section):
     tile: pydantic.PositiveInt | None = None
     overlap: pydantic.NonNegativeInt | None = None
     # exact: tiles on the network's own grid; average: spread evenly; resize: the image as one tile
-    method: Literal["exact", "average", "resize"] = "average"
-    blend: Literal["linear", "gaussian", "halo"] = "linear"  # where tiles meet; halo: a tile's rim is cut off
+    method: Literal["exact", "average", "resize"] = "exact"
+    # where tiles meet; halo: a tile's rim is cut off, as wide as its border can reach; None: gaussian, but where the
+    # network is `valid` or its tiles are resized
+    blend: Literal["linear", "gaussian", "halo"] | None = None
+    # pixels of surroundings, mirrored at the image's border, that a tile has more than what is kept of its answer;
+    # None: as `cellseg.geometry.tiling` says
+    rim: pydantic.NonNegativeInt | None = None
     symmetries: Literal[1, 4, 8] = 1  # 4: mirrored; 8: also turned; probabilities are averaged
     zoom: Annotated[list[Zoom], pydantic.Field(min_length=1)] = [1.0]  # image sizes whose probabilities are averaged
     decision: Literal["threshold", "argmax"] = "threshold"  # the threshold is tuned on validation images
+    engine: Literal["auto", "keras", "openvino"] = "auto"  # auto: see `cellseg.export`
 
     @pydantic.field_validator("zoom", mode="before")
     @classmethod
@@ -180,6 +186,26 @@ class Inference(Section):
 
     @pydantic.model_validator(mode="after")
     def _check_method(self) -> "Inference":
-        if self.method == "resize" and self.blend != "linear":
+        if self.method == "resize" and (self.blend or "linear") != "linear":
             raise ValueError(f"blend: {self.blend} stands beside method: resize, which has no tiles to blend; drop one")
+        if self.rim and (self.method == "resize" or self.blend == "halo"):
+            other = (
+                "method: resize, which has no tiles" if self.method == "resize" else "blend: halo, which has its own"
+            )
+            raise ValueError(f"rim: {self.rim} stands beside {other}; drop one")
         return self
+
+
+class Tuning(Section):
+    """What the threshold, and options of the instance method, are chosen for on validation images."""
+
+    measure: str = "dice"  # any of cellseg.metrics.IMAGE_METRICS
+    # Option of the instance method: values to try, in every combination
+    instances: dict[str, Annotated[list[Any], pydantic.Field(min_length=1)]] = {}
+
+    @pydantic.field_validator("instances", mode="before")
+    @classmethod
+    def _one_as_list(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {option: values if isinstance(values, list) else [values] for option, values in value.items()}

@@ -1,9 +1,12 @@
 """Thresholds: where a probability becomes foreground, chosen on validation data alone and kept in the run.
 
-How a thresholded probability becomes cells is the work of `cellseg.instances`.
+How a thresholded probability becomes cells is the work of `cellseg.instances`; choosing by measures that need cells,
+that of `cellseg.tuning`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +16,16 @@ TOLERANCE = 0.005  # of Dice; neighbouring epochs differ by as much
 
 @dataclass(frozen=True)
 class Choice:
-    """A threshold and why: the measure that it maximises, the value reached, the split that it was chosen on."""
+    """A threshold and why: the measure that it is best in, the value reached, the split that it was chosen on.
+
+    `instances` holds the options of the instance method that were chosen with it, if any were.
+    """
 
     threshold: float
     measure: str
     value: float | None
     split: str
+    instances: Mapping[str, Any] = field(default_factory=dict)
 
 
 class ThresholdCurve:

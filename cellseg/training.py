@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
+from cellseg import tuning
 from cellseg.dashboard import Dashboard
 from cellseg.experiment import Experiment
 from cellseg.inference import Predictor, Tiling, instances_function, tiling
@@ -69,6 +70,7 @@ def check(experiment: Experiment) -> None:
         raise InputError(
             f"inference.overlap must be below the tile's answer of {geometry.output} px, got {geometry.overlap}."
         )
+    tuning.check(experiment)
     # The rest shows what it does not accept on a blank patch, and not after an hour of training.
     instances_function(experiment)(np.zeros((8, 8), np.float32), threshold=0.5)
 

@@ -11,19 +11,21 @@ ROOT = Path(__file__).parents[1]
 # Lower rooms first; a room imports only rooms of its own layer or below.
 LAYERS = [
     {"pipelines"},
-    {"overlap", "tracks", "named", "outlines"},
-    {"models", "losses", "optimizers", "metrics", "answers", "instances"}
+    {"overlap", "tracks", "named", "outlines", "boxed"},
+    {"models", "losses", "optimizers", "metrics", "answers", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
     | {"mistakes", "intervals", "pairing", "interchange"},
     {"sections"},
     {"experiment"},
     {"networks", "runs", "preparation", "averaging"},
-    {"geometry", "inference"},
-    {"thresholds"},
+    {"geometry", "export", "inference"},
+    {"thresholds", "held_out", "tuning"},
     {"callbacks"},
     {"dashboard", "streams", "trainer", "transfer"},
     {"training", "evaluation", "score_files", "classification", "report", "prediction"}
-    | {"published", "comparison", "contenders"},
+    | {"published", "comparison", "contenders"}
+    | {"conveyor", "results", "stages", "cluster", "views", "streaming"},
+    {"scoring"},
     {"workflow"},
     {"search"},
     {"cli"},
@@ -36,6 +38,7 @@ NUMPY_ROOMS = (
     "answers",
     "averaging",
     "instances",
+    "merging",
     "metrics",
     "measuring",
     "error_analysis",

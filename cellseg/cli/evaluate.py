@@ -45,6 +45,11 @@ class _Command(click.Command):
     type=click.Choice(["train", "validation", "test"]),
     help="Which images of a run to score; test if not given.",
 )
+@click.option(
+    "--tune",
+    metavar="MEASURE",
+    help="Choose a run's threshold anew, for this measure on the validation images; then score and store.",
+)
 @click.option("--compare", is_flag=True, help="Rank several runs in one table.")
 @click.option("--published", metavar="TABLE", help="With --compare: a CSV of published results to stand among.")
 @click.option("--html", "html_file", type=FILE, help="With --compare: write the table here as a page.")
@@ -57,6 +62,7 @@ def evaluate(
     images: Path | None,
     operations: Path | None,
     split: str | None,
+    tune: str | None,
     compare: bool,
     published: str | None,
     html_file: Path | None,
@@ -70,7 +76,8 @@ def evaluate(
 
     RUN is a folder that cellseg-train wrote: its network is applied to the images of a split and scored. With the
     usual measures the scores of that split in RUN/scores.json and the report are written again; with --measure nothing
-    in RUN changes.
+    in RUN changes. --tune MEASURE chooses its threshold first, and the instance options that the tuning section of its
+    experiment names; threshold.json, the scores of both splits and the report are written again.
 
     Printed are the scores of all images together with the interval that 95 % of resampled sets of images reach, how
     many cells were found, missed, split and merged and how many are spurious, and the worst images.
@@ -82,6 +89,7 @@ def evaluate(
             "--overlay": overlay,
             "--images": images,
             "--operations": operations,
+            "--tune": tune,
         }
         _refuse(given, "goes with TRUTH PREDICTION or one RUN, not with --compare.")
         from cellseg.cli.compare import compare as compare_runs
@@ -94,10 +102,14 @@ def evaluate(
     if len(paths) == 2:
         if split:
             raise click.UsageError("--split chooses images of a run; with TRUTH and PREDICTION all files are scored.")
+        _refuse({"--tune": tune}, "chooses the threshold of a RUN, not with TRUTH PREDICTION.")
         result = _folders(*paths, measures, overlay, images, operations)
     elif len(paths) == 1:
         _refuse({"--images": images, "--operations": operations}, "goes with TRUTH PREDICTION, not with a run.")
-        result = _run(paths[0], measures, split or "test", overlay)
+        if tune:
+            given = {"--measure": measures, "--split": split, "--overlay": overlay}
+            _refuse(given, "does not go with --tune, which scores both splits with the usual measures; run it after.")
+        result = _run(paths[0], measures, split or "test", overlay, tune)
     else:
         raise click.UsageError(
             f"Expected TRUTH and PREDICTION, or one RUN, got {len(paths)} paths: {', '.join(map(str, paths))}."
@@ -214,7 +226,7 @@ def _folders(
     return result
 
 
-def _run(path: Path, measures: tuple[str, ...], split: str, overlay: Path | None) -> dict:
+def _run(path: Path, measures: tuple[str, ...], split: str, overlay: Path | None, tune: str | None) -> dict:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. One argument must be a run folder that cellseg-train wrote.")
     missing = [name for name in ("experiment.yaml", "model.keras") if not (path / name).is_file()]
@@ -224,14 +236,18 @@ def _run(path: Path, measures: tuple[str, ...], split: str, overlay: Path | None
             "Give a folder that cellseg-train wrote, or two folders: TRUTH PREDICTION."
         )
     shell.quiet_tensorflow()
-    from cellseg.workflow import evaluate_run
+    if tune:
+        from cellseg.workflow import tune_again
+
+        return tune_again(path, tune, progress=shell.progress("images"), say=shell.say)
+    from cellseg.scoring import score_run
 
     draw = None
     if overlay is not None:
         from cellseg.score_files import MistakePictures
 
         draw = MistakePictures(overlay).draw
-    return evaluate_run(path, split, measures=measures or None, progress=shell.progress("images"), watch=draw)
+    return score_run(path, split, measures=measures or None, progress=shell.progress("images"), watch=draw)
 
 
 def _repeat_measure(args: list[str]) -> list[str]:

@@ -51,9 +51,9 @@ def _print_scores(run: Path) -> None:
         texts = ["-" if cell is None else f"{cell:.4f}" for cell in cells]
         click.echo(f"{name:24}{texts[0]:>10}{texts[1]:>12}{texts[2]:>16}")
     threshold = runs.read_json(run, runs.THRESHOLD)
-    click.echo(
-        f"threshold {threshold['threshold']:g}, chosen for {threshold['measure']} on {threshold['split']} images"
-    )
+    options = "".join(f", {option} {value}" for option, value in threshold.get("instances", {}).items())
+    how = f"chosen for {threshold['measure']} on {threshold['split']} images"
+    click.echo(f"threshold {threshold['threshold']:g}{options}, {how}")
 
 
 main = shell.entry(train)

@@ -57,32 +57,52 @@ def training_curves(history: pd.DataFrame) -> bytes:
     return png(figure)
 
 
-def threshold_curve(curve: Mapping[str, Sequence[float | None]], chosen: float) -> bytes:
+def threshold_curve(
+    curve: Mapping[str, Sequence[float | None]],
+    chosen: float,
+    *,
+    tuned: Mapping[str, Sequence[float | None]] | None = None,
+    measure: str = "",
+) -> bytes:
     """Dice, and drawn / true foreground, at every threshold of the probability; the chosen threshold marked.
 
     Args:
         curve: `curve` of `threshold.json`: threshold, dice, foreground_ratio; None = undefined.
         chosen: The run's threshold.
+        tuned: `search` of `threshold.json`: threshold, value; it gets a plot of its own, the first, with a dot at each
+            threshold that was tried and a ring at the chosen one.
+        measure: What the values of `tuned` are.
 
     Returns:
         PNG.
     """
     figure = Figure(figsize=(9.6, 2.9), dpi=DPI, facecolor="white", layout="constrained")
-    left, right = figure.subplots(1, 2)
+    axes = figure.subplots(1, 2 if tuned is None else 3)
+    left, right = axes[-2:]
+    label_at = dict.fromkeys(axes, 0.04)
+    if tuned is not None:
+        points = pd.DataFrame({"threshold": tuned["threshold"], "value": tuned["value"]})
+        tried, values = _column(points, "threshold"), _column(points, "value")
+        _curve(axes[0], tried, values, f"{measure}, cells", ORANGE, dots=True)
+        at = int(np.argmin(np.abs(tried - chosen)))
+        if np.isfinite(values[at]):
+            axes[0].plot(tried[at], values[at], "o", markersize=9, markerfacecolor="none", color="#444444")
+            if values[at] < (np.nanmin(values) + np.nanmax(values)) / 2:
+                label_at[axes[0]] = 0.92  # the label leaves the ring free
     table = pd.DataFrame(dict(curve))
     thresholds, ratio = _column(table, "threshold"), _column(table, "foreground_ratio")
-    _curve(left, thresholds, _column(table, "dice"), "Dice", ORANGE)
+    _curve(left, thresholds, _column(table, "dice"), "Dice, pixels", BLUE if tuned else ORANGE)
     _curve(right, thresholds, ratio, "drawn / true foreground", BLUE)
     right.axhline(1, color="#bbbbbb", linewidth=0.8, zorder=0)
     if np.isfinite(ratio).any():
         right.set_ylim(0, min(float(np.nanmax(ratio)) * 1.05, 3.0))
-    for axis in (left, right):
+    for axis in axes:
         axis.set_xlim(0, 1)
         axis.set_xlabel("threshold of the probability", fontsize=9)
         axis.axvline(chosen, color="#444444", linewidth=1, linestyle="--")
         axis.annotate(
             f"chosen: {chosen:.3g}",
-            (chosen, 0.04),
+            (chosen, label_at[axis]),
             xycoords=("data", "axes fraction"),
             xytext=(5 if chosen < 0.7 else -5, 0),
             textcoords="offset points",
@@ -152,7 +172,17 @@ def _column(table: pd.DataFrame, name: str) -> np.ndarray:
     return pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
 
 
-def _curve(axis: Axes, x: np.ndarray, y: np.ndarray, name: str, colour: str, *, points: bool = False) -> None:
+def _curve(
+    axis: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    name: str,
+    colour: str,
+    *,
+    points: bool = False,
+    dots: bool = False,
+) -> None:
+    """Draw a curve with its name; `points` alone without a line, or `dots` on the line."""
     axis.set_title(name, fontsize=9.5, loc="left", color="#222222")
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8.5)
@@ -163,4 +193,5 @@ def _curve(axis: Axes, x: np.ndarray, y: np.ndarray, name: str, colour: str, *, 
         axis.set_yticks([])
         return
     alone = np.count_nonzero(np.isfinite(y)) == 1
-    axis.plot(x, y, "o" if points else "o-" if alone else "-", color=colour, linewidth=1.6, markersize=4)
+    style = "o" if points else "o-" if alone or dots else "-"
+    axis.plot(x, y, style, color=colour, linewidth=1.6, markersize=3 if dots else 4)

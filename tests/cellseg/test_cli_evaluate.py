@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cellseg import experiment as experiments
 from cellseg import figures, runs
 from cellseg.cli import shell
 from cellseg.cli.evaluate import evaluate, table
@@ -359,6 +361,7 @@ def test_undefined_measure_is_called_so():
         (["--compare", "{run}", "{run}"], "--json goes with TRUTH PREDICTION or one RUN"),
         (["{truth}", "{result}", "--images", "{truth}"], "--images are drawn on by --overlay DIR"),
         (["{run}", "--overlay", "x", "--images", "{truth}"], "--images goes with TRUTH PREDICTION, not with a run"),
+        (["{truth}", "{result}", "--tune", "dice"], "--tune chooses the threshold of a RUN"),
         (["{run}", "--operations", "x.csv"], "--operations goes with TRUTH PREDICTION, not with a run"),
         (["{truth}", "{result}", "--operations", "x.csv"], "add for example --measure tra"),
         (["{truth}", "{result}", "--measure", "tra", "--overlay", "x"], "add a measure of them"),
@@ -451,3 +454,55 @@ def test_a_run_without_scores_gets_them(finished):
     (finished / runs.SCORES).unlink(missing_ok=True)
     assert shell.run(evaluate, [str(finished)]) == shell.OK
     assert set(runs.read_json(finished, runs.SCORES)) == {"test", "baseline", "baseline_foreground"}
+
+
+@pytest.fixture
+def tunable(finished, tmp_path):
+    """A copy of the run whose experiment names instance options, with the files of an older scoring."""
+    run = shutil.copytree(finished, tmp_path / "tunable")
+    settings = experiments.read(run / runs.EXPERIMENT, ["tuning.instances.min_size=[500, 0]"])
+    runs.write_text(run, runs.EXPERIMENT, settings.to_yaml())
+    runs.write_json(run, runs.SCORES, OLD)
+    (run / "report.html").write_text("old")
+    return run
+
+
+def test_a_run_tuned_again_for_another_measure(tunable, tmp_path, capsys):
+    (tunable / runs.THRESHOLD).write_text("damaged")  # it is not needed
+    target = tmp_path / "tuned.json"
+    assert shell.run(evaluate, [str(tunable), "--tune", "average_precision", "--json", str(target)]) == shell.OK
+    threshold, scores = runs.read_json(tunable, runs.THRESHOLD), runs.read_json(tunable, runs.SCORES)
+    assert (threshold["measure"], threshold["split"], threshold["value"]) == ("average_precision", "validation", 1.0)
+    assert threshold["instances"] == {"min_size": 0}  # the discs have about 113 pixels
+    assert scores["validation"]["measures"]["average_precision"] == threshold["value"]
+    assert json.loads(target.read_text())["measures"] == scores["test"]["measures"] and "note" not in scores
+    report = (tunable / "report.html").read_text()
+    assert "chosen on the validation images" in report and "2 combinations" in report
+    assert capsys.readouterr().out.startswith("2 images")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--tune", "avarage_precision"],
+            "no measure. Did you mean 'average_precision'?",
+        ),
+        (["--tune", "lnk"], "'lnk' measures a tracked sequence"),
+        (["--tune", "dice", "--measure", "seg"], "--measure does not go with --tune"),
+        (["--tune", "dice", "--split", "test"], "--split does not go with --tune"),
+        (["--tune", "dice", "--overlay", "drawn"], "--overlay does not go with --tune"),
+    ],
+)
+def test_what_cannot_be_tuned_changes_nothing(tunable, capsys, options, message):
+    before = {path: path.read_bytes() for path in tunable.rglob("*") if path.is_file()}
+    assert shell.run(evaluate, [str(tunable), *options]) == shell.BAD_INPUT
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tunable.rglob("*") if path.is_file()} == before
+
+
+def test_tuning_again_needs_the_shards(tunable, tmp_path, capsys):
+    runs.write_json(tunable, runs.DATA, runs.read_json(tunable, runs.DATA) | {"shards": str(tmp_path / "gone")})
+    assert shell.run(evaluate, [str(tunable), "--tune", "dice"]) == shell.BAD_INPUT
+    assert str(tmp_path / "gone") in capsys.readouterr().err
+    assert runs.read_json(tunable, runs.SCORES) == OLD

@@ -161,6 +161,13 @@ def test_threshold_curve_of_any_curve(curve, chosen):
     assert read(figures.threshold_curve(curve, chosen)).shape == (435, 1440, 3)
 
 
+def test_threshold_curve_shows_what_was_tuned():
+    plain = figures.threshold_curve(CURVE, 0.5)
+    for values in ([0.1, 0.7], [None, 0.7], [None, None]):
+        drawn = figures.threshold_curve(CURVE, 0.5, tuned={"threshold": [0.2, 0.5], "value": values}, measure="seg")
+        assert read(drawn).shape == (435, 1440, 3) and drawn != plain
+
+
 def test_threshold_curve_shows_the_choice():
     assert figures.threshold_curve(CURVE, 0.3) != figures.threshold_curve(CURVE, 0.6)
 

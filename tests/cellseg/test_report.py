@@ -255,6 +255,45 @@ def test_threshold_is_said_to_come_from_validation(page):
     assert "chosen on the validation images" in page[0].text
 
 
+SEARCH = {
+    "labellings": 83,
+    "combinations": 2,
+    "threshold": [0.1, 0.45, 0.9],
+    "value": [2.0, 0.5, None],
+    "best": [
+        {"instances": {"min_size": 20, "fill_holes": True}, "threshold": 0.45, "value": 0.5},
+        {"instances": {"min_size": 0, "fill_holes": True}, "threshold": 0.3, "value": 0.75},
+    ],
+}
+
+
+def tuned_run(folder, **changes):
+    """A run whose threshold and options were tuned for a distance."""
+    run = make_run(folder)
+    threshold = json.loads((run / "threshold.json").read_text())
+    threshold |= {"measure": "hausdorff95", "value": 0.5, "instances": SEARCH["best"][0]["instances"], "search": SEARCH}
+    (run / "threshold.json").write_text(json.dumps(threshold | changes))
+    return run
+
+
+def test_tuned_options_with_their_scores(tmp_path):
+    page, _ = page_of(tuned_run(tmp_path / "run"))
+    assert "(lowest hausdorff95: 0.5000)" in said(page)
+    assert "2 combinations of options were tried on the validation images, in 83 labellings of each." in said(page)
+    assert page.tables["tuning"] == [
+        ["min_size", "fill_holes", "threshold", "hausdorff95"],
+        ["20", "True", "0.45", "0.5000"],
+        ["0", "True", "0.3", "0.7500"],
+    ]
+    assert "steps of 0.01" in said(page)
+
+
+def test_without_tuned_options_there_is_no_table(page, tmp_path):
+    assert "tuning" not in page[0].tables and "(highest dice: 0.9200)" in said(page[0])
+    alone = {"combinations": 1, "best": [{"instances": {}, "threshold": 0.45, "value": 0.5}]}
+    assert "tuning" not in page_of(tuned_run(tmp_path / "run", search=SEARCH | alone))[0].tables
+
+
 def test_says_how_to_do_it_again(page):
     assert "cellseg-train experiments/demo.yaml" in page[0].text
     assert "loss: {name: tversky_bce}" in page[0].text
@@ -352,6 +391,12 @@ def test_not_a_run(tmp_path):
         ("history.csv", ""),
         ("experiment.yaml", "a: ["),
         ("errors.json", "[]"),
+        ("threshold.json", "[]"),
+        ("threshold.json", '{"threshold": 0.5, "curve": [1]}'),
+        ("threshold.json", '{"threshold": "x", "curve": {"threshold": [0.5]}}'),
+        ("threshold.json", '{"threshold": 0.5, "search": 3}'),
+        ("threshold.json", '{"threshold": 0.5, "curve": {"threshold": [0.5]}, "search": {"value": []}}'),
+        ("threshold.json", '{"threshold": 0.5, "search": {"best": [{"threshold": 0.5}]}}'),
         ("errors.json", '{"cells": 3}'),
         ("errors.json", '{"cells": 3, "by_fact": 1}'),
     ],

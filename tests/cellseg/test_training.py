@@ -153,7 +153,7 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
             {"model": SMALL, "inference": {"tile": 64, "overlap": 64}},
             "inference.overlap must be below .* 64 px, got 64",
         ),
-        ({"model": SMALL, "inference": {"overlap": 500}}, "inference.overlap must be below half of 768 px"),
+        ({"model": SMALL, "inference": {"overlap": 600}}, "inference.overlap must be below half of 1088 px"),
         ({"model": SMALL, "weight_map": {"name": "border", "sigma": -1}}, "weight_map: sigma must be positive, got -1"),
         ({"model": SMALL, "augment": [{"name": "RandomCrop", "height": 16, "width": 16}]}, "16x16 pixels of any image"),
         (

@@ -1,0 +1,191 @@
+"""Scoring: the splits of a run's shards predicted and scored; its scores, error analysis and pictures.
+
+The scores themselves are collected in `cellseg.evaluation`; two folders are compared there, too. Choosing the threshold
+first is the work of `cellseg.tuning`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cellseg import runs
+from cellseg.classification import ClassScores
+from cellseg.error_analysis import ErrorAnalysis
+from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
+from cellseg.held_out import HeldOut, held_out, look_at
+from cellseg.inference import LoadedRun, load_run
+from cellseg.metrics import check_measures
+from cellseg.mistakes import find_mistakes
+from cellseg.report import write_report
+from pipelines.dataset import ShardReader
+from pipelines.images import stretch_contrast
+from pipelines.prepare import Progress
+
+SCORED = ("validation", "test")
+PICTURED = ("best", "typical", "worst")
+
+Watch = Callable[..., None]  # see `score_run`
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring the held-out images gives.
+
+    Args:
+        scores: {"validation": as `Scores.result`, "test": the same}.
+        baselines: As `Baselines.result`, of the test images.
+        errors: As `ErrorAnalysis.result`, of the test images.
+        pictures: PNG by file name in the run folder.
+        captions: Content of `pictures.json`; None without pictures.
+    """
+
+    scores: dict
+    baselines: dict
+    errors: dict
+    pictures: dict[str, bytes]
+    captions: list[dict] | None
+
+    def write(self, run: Path) -> None:
+        """Write `scores.json`, `errors.json` and the pictures."""
+        runs.write_json(run, runs.SCORES, self.scores | self.baselines)
+        runs.write_json(run, runs.ERRORS, self.errors)
+        for file, png in self.pictures.items():
+            runs.write_bytes(run, file, png)
+        if self.captions is not None:
+            runs.write_json(run, runs.PICTURES, self.captions)
+
+
+def score_held_out(
+    loaded: LoadedRun, reader: ShardReader, *, progress: Progress = lambda items, total: items
+) -> Scored:
+    """Score validation and test images, with the threshold and the instance options that are in use."""
+    scores: dict = {}
+    errors = ErrorAnalysis()
+    for split in SCORED:
+        looked_at = errors if split == "test" else None
+        scores[split], baselines = _score_split(loaded, reader, split, progress, errors=looked_at)
+    pictures, captions = _draw(loaded, reader, scores["test"]["per_image"])
+    return Scored(scores, baselines, errors.result(), pictures, captions)
+
+
+def score_run(
+    path: Path,
+    split: str = "test",
+    *,
+    measures: Sequence[str] | None = None,
+    progress: Progress = lambda items, total: items,
+    watch: Watch | None = None,
+) -> dict:
+    """Score one split of a finished run again, from its shards.
+
+    Without `measures` the usual ones are taken, and for validation and test the run's `scores.json` and report are
+    written again: that split's part, with test also the baselines and `errors.json`; everything else in it stays.
+
+    Args:
+        path: The run folder.
+        split: "train", "validation" or "test".
+        measures: Names from `cellseg.metrics.IMAGE_METRICS`; nothing is written then.
+        progress: Wraps an iterable of known length, to draw a bar.
+        watch: Called after each image with its name, truth, prediction, mistakes, the image and its contrast limits.
+
+    Returns:
+        As `Scores.result`, with the pooled values of `Baselines.result`.
+
+    Raises:
+        InputError: no finished run there, an unknown split, or shards that are gone or of another configuration.
+    """
+    chosen = DEFAULT_MEASURES if measures is None else check_measures(measures)
+    loaded = load_run(path)
+    reader = shards_of(loaded.run)
+    errors = ErrorAnalysis() if measures is None and split == "test" else None
+    result, baselines = _score_split(loaded, reader, split, progress, chosen, watch, errors)
+    if measures is None and split in SCORED:
+        scores = runs.read_json(path, runs.SCORES) if (path / runs.SCORES).is_file() else {}
+        runs.write_json(path, runs.SCORES, scores | {split: result} | (baselines if split == "test" else {}))
+        if errors is not None:
+            runs.write_json(path, runs.ERRORS, errors.result())
+        write_report(path)
+    return result | baselines
+
+
+def shards_of(run: runs.Run) -> ShardReader:
+    """The shards that a run was trained on. Raises InputError: they are gone, or of another configuration."""
+    folder = Path(run.data["shards"])
+    reader = ShardReader(folder)
+    reader.manifest.check_config(run.experiment.data_config(), folder)
+    return reader
+
+
+def _score_split(
+    loaded: LoadedRun,
+    reader: ShardReader,
+    split: str,
+    progress: Progress,
+    measures: Sequence[str] = DEFAULT_MEASURES,
+    watch: Watch | None = None,
+    errors: ErrorAnalysis | None = None,
+) -> tuple[dict, dict]:
+    scores, baselines = Scores(measures), Baselines(measures)
+    by_class = ClassScores(loaded.class_names) if loaded.class_names else None
+    count = len(reader.manifest.of_split(split))
+    for one in progress(held_out(loaded, reader, split), count):
+        decided = loaded.decide(one.probability)
+        scores.add(one.name, one.labels, decided.labels, one.ignore)
+        mistakes = find_mistakes(one.labels, decided.labels, one.ignore)
+        scores.add_mistakes(one.name, mistakes)
+        baselines.add(one.labels, one.ignore)
+        if errors is not None:
+            errors.add(_stretched(loaded, one), one.labels, decided.labels, one.ignore)
+        if by_class is not None and decided.classes is not None and one.classes is not None:
+            by_class.add(one.labels, one.classes, decided.labels, decided.classes, one.ignore)
+        if watch is not None:
+            watch(one.name, one.labels, decided.labels, mistakes, one.image, one.limits)
+    result = scores.result()
+    if by_class is not None:
+        result["classification"] = by_class.result()
+    return result, baselines.result()
+
+
+def _stretched(loaded: LoadedRun, one: HeldOut) -> np.ndarray:
+    """The image as the network sees it."""
+    least = loaded.run.data["minimum_range"].get(one.image.dtype.name, 0.0)
+    return stretch_contrast(one.image, limits=one.limits, minimum_range=least)
+
+
+def _draw(
+    loaded: LoadedRun, reader: ShardReader, per_image: Sequence[dict]
+) -> tuple[dict[str, bytes], list[dict] | None]:
+    """The best, a typical and the worst test image by Dice: PNG by file name, and what stands below them."""
+    from cellseg import figures
+
+    ranked = sorted((row for row in per_image if row["dice"] is not None), key=lambda row: row["dice"])
+    if not ranked:
+        return {}, None
+    chosen = dict(zip(PICTURED, (ranked[-1], ranked[len(ranked) // 2], ranked[0]), strict=True))
+    samples = {sample["name"]: sample for sample in reader.manifest.of_split("test")}
+    pictures, captions = {}, []
+    for kind, row in chosen.items():
+        sample = samples[row["name"]]
+        one = look_at(loaded, sample, reader.read(sample))
+        decided = loaded.decide(one.probability)
+        caption = f"{kind} by Dice ({row['dice']:.3f}): {row['name']}"
+        file = f"pictures/test_{kind}.png"
+        pictures[file] = figures.outlines(
+            one.image, one.labels, decided.labels, limits=one.limits, probability=decided.probability
+        )
+        captions.append({"file": file, "section": "test", "caption": caption})
+        if decided.classes is not None and one.classes is not None:
+            file = f"pictures/classes_{kind}.png"
+            pictures[file] = figures.class_outlines(
+                one.image,
+                one.classes,
+                one.labels,
+                decided.classes,
+                decided.labels,
+                names=loaded.class_names,
+                limits=one.limits,
+            )
+            captions.append({"file": file, "section": "classes", "caption": f"classes, {caption}"})
+    return pictures, captions
