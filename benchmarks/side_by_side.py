@@ -27,8 +27,8 @@ class Row:
 
 
 def row(case: str, ours: float, peer: float | None) -> Row:
-    """A row with its ratio; without a peer (None) the figure stands alone."""
-    return Row(case, ours, peer, None if peer is None else ours / peer)
+    """A row with its ratio; without a peer (None) the figure stands alone, and a peer of 0 has no ratio."""
+    return Row(case, ours, peer, ours / peer if peer else None)
 
 
 def alternate(*functions: Callable[[], object], repeats: int = REPEATS, warm_up: int = 1) -> list[float]:

@@ -60,15 +60,10 @@ def our_step(filters: int, dropout: float, variant: str):
     )
 
 
-def peer_step(filters: int, dropout: float, variant: str):
-    """Function of one step, and the number of parameters. Variants: contiguous, channels_last, either with `+kept`."""
+def peer_network(filters: int, dropout: float):
+    """The same U-Net in PyTorch, batch -> logits, channels first."""
     import torch
     from torch import nn
-
-    torch.set_num_threads(THREADS)
-    layout, _, kept = variant.partition("+")
-    if kept:
-        keep_all_memory()
 
     def block(channels: int, outputs: int) -> nn.Sequential:
         steps: list[nn.Module] = []
@@ -96,13 +91,26 @@ def peer_step(filters: int, dropout: float, variant: str):
                 x = level(torch.cat([skip, self.twice(x)], dim=1))
             return self.logits(x)
 
+    return UNet()
+
+
+def peer_step(filters: int, dropout: float, variant: str):
+    """Function of one step, and the number of parameters. Variants: contiguous, channels_last, either with `+kept`."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(THREADS)
+    layout, _, kept = variant.partition("+")
+    if kept:
+        keep_all_memory()
+
     def loss(logits, target, weight_map):
         entropy = nn.functional.binary_cross_entropy_with_logits(logits, target, weight_map)
         probability = torch.sigmoid(logits)
         hit, said, true = (v.sum((1, 2, 3)) for v in (target * probability, probability, target))
         return entropy + (1 - (hit + 1e-7) / (0.5 * (said + true) + 1e-7)).mean()
 
-    network = UNet()
+    network = peer_network(filters, dropout)
     batch = [torch.from_numpy(array.transpose(0, 3, 1, 2).copy()) for array in data()]
     if layout == "channels_last":
         network = network.to(memory_format=torch.channels_last)

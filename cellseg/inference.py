@@ -1,13 +1,13 @@
 """Inference: an image of any size -> probability -> labels, with the normalisation that the run was trained with.
 
 How large tiles are is the work of `cellseg.geometry`; they are cut and stitched in `pipelines.tiling`, and views of one
-image averaged in `cellseg.averaging`. The run folder is read in `cellseg.runs`.
+image averaged in `cellseg.averaging`. The run folder is read in `cellseg.runs`, the network in `cellseg.export`.
 """
 
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +16,12 @@ import numpy as np
 from cellseg import answers
 from cellseg.averaging import averaged, mean
 from cellseg.experiment import Experiment
+from cellseg.export import network_of
 from cellseg.geometry import Tiling, tiling
 from cellseg.instances import INSTANCES
 from cellseg.named import check_options
 from cellseg.networks import answering
-from cellseg.runs import MODEL, Run, load_model
+from cellseg.runs import Run
 from pipelines.errors import InputError
 from pipelines.images import contrast_limits, stretch_contrast, to_channels
 from pipelines.sample import Sample
@@ -62,8 +63,8 @@ class Predictor:
     """A network with its tiling and normalisation.
 
     Args:
-        network: Keras model, (1, tile, tile, C) in [0, 1] -> (1, output, output, K) probabilities; auxiliary outputs
-            are left out.
+        network: Keras model, or a `cellseg.export.Exported` one: (1, tile, tile, C) in [0, 1] ->
+            (1, output, output, K) probabilities; auxiliary outputs are left out.
         tiling: Geometry.
         channels: Number of channels that the network takes.
         contrast: Percentiles of `stretch_contrast`.
@@ -178,9 +179,10 @@ class LoadedRun:
     def __init__(self, run: Run):
         self.run = run
         experiment, data = run.experiment, run.data
+        geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
         self.predictor: Probable = Predictor(
-            load_model(run.folder / MODEL),
-            tiling=tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]]),
+            network_of(run, tile=geometry.tile),
+            tiling=geometry,
             channels=data["channels"],
             contrast=experiment.data.contrast,
             minimum_range=data["minimum_range"],
@@ -190,6 +192,17 @@ class LoadedRun:
         self.threshold = float(run.threshold["threshold"])
         self.class_names = tuple(data.get("classes", ()))
         self._instances = instances_function(experiment)
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that answer: this one."""
+        return [self.run]
+
+    def use(self, threshold: float, instances: Mapping[str, Any]) -> None:
+        """Another threshold, and other options of the instance method than the run's."""
+        section = {**self.run.experiment.instances, **instances}
+        self.run = replace(self.run, experiment=self.run.experiment.model_copy(update={"instances": section}))
+        self.threshold, self._instances = threshold, instances_function(self.run.experiment)
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Cells of one image.
@@ -243,10 +256,20 @@ class EnsembleRun(LoadedRun):
         self.run, self.class_names, self._instances = first.run, first.class_names, first._instances
         self.predictor = PredictorMean([member.predictor for member in members])
         self.threshold = float(np.mean([member.threshold for member in members]))
+        self._runs = [member.run for member in members]
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that answer together."""
+        return list(self._runs)
 
 
 def load_run(folder: Path | str | Sequence[Path | str]) -> LoadedRun:
     """Load a finished run, or several that answer together: folds, or other networks for the same data.
+
+    The threshold of one run is that of its `threshold.json`, and options of the instance method that were tuned with it
+    replace those of its `instances` section. Several runs take the mean of their thresholds, and the first one's
+    options; where all had the same validation images, `cellseg.tuning.tune_together` chooses anew.
 
     Args:
         folder: A run folder, or a list of them.

@@ -5,7 +5,7 @@ from keras import layers
 
 import cellseg
 from cellseg import runs
-from cellseg.geometry import Tiling, cheapest_tile, network_stride, receptive_radius, tiling
+from cellseg.geometry import Tiling, cheapest_tile, largest_tile, network_stride, receptive_radius, tiling
 from cellseg.inference import EnsembleRun, Predictor
 from cellseg.networks import answering, network_for
 from pipelines.errors import InputError
@@ -22,6 +22,14 @@ def test_an_identity_network_gives_the_stretched_image_back(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 1), dtype=np.uint8)
     stretched = (image - float(image.min())) / max(float(image.max()) - float(image.min()), 1)
     np.testing.assert_allclose(predictor().probability(image), stretched, atol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [(1, 0), (3, 17), (31, 32), (40, 5)])
+def test_an_image_shifted_by_any_offset_has_its_answer_shifted(offset):
+    image = np.random.default_rng(0).integers(0, 256, (97, 83, 1), dtype=np.uint8)
+    answer = predictor().probability(image, limits=(0.0, 255.0))
+    shifted = predictor().probability(image[offset[0] :, offset[1] :], limits=(0.0, 255.0))
+    np.testing.assert_allclose(shifted, answer[offset[0] :, offset[1] :], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -43,12 +51,14 @@ def test_a_dim_frame_is_reported_and_not_blown_up():
 
 def test_tile_and_overlap_of_the_yaml_win():
     geometry = tiling(experiment(inference={"tile": 64, "overlap": 16}), shapes=[(500, 500)])
-    assert geometry == Tiling(64, 64, 16)
+    assert geometry == Tiling(64, 48, 16, stride=4, blend="gaussian")  # two strides of 4 px are mirrored all round
+    geometry = tiling(experiment(inference={"tile": 64, "overlap": 16, "rim": 0, "blend": "linear"}), shapes=[(9, 9)])
+    assert geometry == Tiling(64, 64, 16, stride=4)
 
 
 def test_a_valid_network_keeps_its_training_patch():
     valid = experiment(model={"name": "unet", "padding": "valid"}, train={"patch": 572})
-    assert tiling(valid, shapes=[(512, 512)]) == Tiling(572, 388, 0)
+    assert tiling(valid, shapes=[(512, 512)]) == Tiling(572, 388, 0, stride=16)
 
 
 def test_a_tile_that_the_network_cannot_take_is_refused():
@@ -66,6 +76,18 @@ def test_the_cheapest_tile_covers_the_images_with_the_fewest_pixels():
     assert cheapest_tile([(20, 20)], overlap=64, legal=LEGAL) == 128  # never so small that tiles are overlap alone
     # 4096 px need several tiles of at most 768 px; 6 tiles of 736 px (4032 + 64 = 6 * 672 + 64) are the cheapest
     assert cheapest_tile([(4096, 4096)], overlap=64, legal=LEGAL) == 736
+
+
+def test_wide_networks_get_smaller_tiles():
+    # 24 bytes a pixel and filter: 2**30 / (24 * 64) = 836**2; 16 filters would allow 1672 px
+    assert largest_tile(experiment(model={**SAME, "filters": 64})) == 836
+    assert largest_tile(experiment(model={**SAME, "filters": 16})) == 1088
+    assert largest_tile(experiment(model={"name": "pretrained", "weights": "random"})) == 836
+    sides = {
+        filters: tiling(experiment(model={**SAME, "filters": filters}), shapes=[(1024, 1024)]) for filters in (16, 64)
+    }
+    # 1024 + 2 * 8 for the rim; 2 * 560 - 64 - 4 * 8 = 1024
+    assert (sides[16].tile, sides[64].tile) == (1040, 560)
 
 
 def test_a_run_predicts_arrays(tmp_path):
@@ -219,8 +241,11 @@ def test_what_the_inference_section_says_reaches_the_tiles():
     def geometry(**inference):
         return tiling(experiment(model=SAME, inference={"tile": 64, "overlap": 8, **inference}), shapes=[(99, 99)])
 
-    assert geometry() == Tiling(64, 64, 8)  # what was before there was a choice
-    assert geometry(method="exact") == Tiling(64, 64, 8, stride=4)
+    assert geometry() == geometry(method="exact") == Tiling(64, 48, 8, stride=4, blend="gaussian")
+    assert geometry(rim=0).output == 64 and geometry(rim=3).output == 58
+    # an eighth of the tile is 4 px, one stride; of 24 px it is less than a stride
+    assert geometry(tile=32).output == 24 and geometry(tile=24, overlap=4).output == 24
+    assert geometry(method="average") == Tiling(64, 64, 8)  # what was before there was a choice
     assert geometry(method="resize").resize
     assert geometry(blend="gaussian").blend == "gaussian"
     # 2 * (1 + 2 + 4) + 2 * (1 + 2) for convolutions, (1 + 2) + (2 + 4) for sampling: 29, in steps of 4: 32
@@ -237,7 +262,7 @@ def test_the_cheapest_tile_pays_for_its_rims():
     [
         ({"model": VALID, "train": {"patch": 84}}, "inference.blend is halo, but this network loses its rim by itself"),
         ({"model": {"name": "pretrained"}}, "inference.blend is halo, but how far the network 'pretrained' sees"),
-        ({"model": SAME, "inference": {"tile": 64}}, "inference.tile is 64, but blend: halo takes 32 px off"),
+        ({"model": SAME, "inference": {"tile": 64}}, "inference.tile is 64, but inference.blend: halo takes 32 px off"),
         ({"model": {**SAME, "depth": 6}}, "inference.blend: halo takes 576 px off every side of a tile"),
     ],
 )
@@ -245,6 +270,34 @@ def test_a_halo_without_use_or_room_is_explained(sections, message):
     sections = {**sections, "inference": {"blend": "halo", **sections.get("inference", {})}}
     with pytest.raises(InputError, match=message):
         tiling(experiment(**sections), shapes=[(500, 500)])
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"model": VALID, "train": {"patch": 84}, "inference": {"rim": 4}},
+            "inference.rim is 4, but this network loses",
+        ),
+        (
+            {"model": SAME, "inference": {"tile": 64, "rim": 32}},
+            "inference.tile is 64, but inference.rim takes 32 px off",
+        ),
+        ({"model": SAME, "inference": {"rim": 540}}, "inference.rim takes 540 px off every side of a tile"),
+    ],
+)
+def test_a_rim_without_use_or_room_is_explained(sections, message):
+    with pytest.raises(InputError, match=message):
+        tiling(experiment(**sections), shapes=[(500, 500)])
+
+
+def test_a_rim_keeps_the_zeros_beyond_the_border_away():
+    network, image = network_of(experiment(model=SAME)), np.full((64, 64, 1), 0.7, np.float32)
+    plain = probability(network, tiling(experiment(model=SAME, inference={"rim": 0}), shapes=[(64, 64)]), image)
+    rimmed = probability(network, tiling(experiment(model=SAME, inference={"rim": 32}), shapes=[(64, 64)]), image)
+    # A flat image has an answer that repeats itself every 4 px, the stride, but for what the zeros beyond a tile do.
+    np.testing.assert_allclose(rimmed[:4, :4], rimmed[32:36, 32:36], atol=1e-6)
+    assert np.abs(plain[:4, :4] - plain[32:36, 32:36]).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -257,6 +310,8 @@ def test_a_halo_without_use_or_room_is_explained(sections, message):
         ({"zoom": [1.0, 0.0]}, "inference.zoom.1: .*greater than or equal to 0.1"),
         ({"zoom": 50}, "inference.zoom.0: .*less than or equal to 10"),
         ({"method": "resize", "blend": "halo"}, "blend: halo stands beside method: resize"),
+        ({"method": "resize", "rim": 8}, "rim: 8 stands beside method: resize"),
+        ({"blend": "halo", "rim": 8}, "rim: 8 stands beside blend: halo"),
     ],
 )
 def test_bad_inference_sections_are_explained(section, message):
@@ -297,7 +352,7 @@ def test_an_ensemble_averages_probabilities_and_thresholds(tmp_path):
 
 def test_members_that_answer_other_questions_are_refused(tmp_path):
     first = constant_run(tmp_path / "a", 0.0)
-    grey = constant_run(tmp_path / "b", 0.0, channels=3)
+    grey = constant_run(tmp_path / "b", 0.0, channels=3, inference={"engine": "keras"})
     with pytest.raises(InputError, match=r"a/run and .*b/run cannot be averaged: the number of channels is 1 .* 3"):
         cellseg.load_run([first, grey])
     argmax = constant_run(tmp_path / "c", 0.0, inference={"decision": "argmax"})
@@ -314,8 +369,8 @@ def test_symmetries_and_zoom_of_the_run_are_used(tmp_path):
     run.predictor._network.predict_on_batch = lambda tiles: shapes.append(tiles.shape) or look(tiles)
     image = np.random.default_rng(0).integers(0, 256, (20, 25, 1), dtype=np.uint8)
     answer = run.predictor.probability(image, limits=(0.0, 255.0))
-    # 20 x 25 fits one tile of 32; 40 x 50 takes 2 x 2: 5 tiles for each of 8 symmetries
-    assert len(shapes) == 40 and set(shapes) == {(1, 32, 32, 1)}
+    # Of 32 px a rim of 4 is cut off; 20 x 25 takes 1 x 2 tiles, 40 x 50 takes 2 x 3: 8 for each of 8 symmetries
+    assert len(shapes) == 64 and set(shapes) == {(1, 32, 32, 1)}
     assert answer.shape == image.shape and 0 < np.abs(answer - image / 255).max() < 0.25  # zoomed ones are smoother
 
 
