@@ -80,6 +80,7 @@ def ensure_shards(
     overwrite: bool = False,
     anew: bool = False,
     workers: int = 1,
+    scheduler: str | None = None,
     progress: Progress = lambda items, total: items,
 ) -> Prepared:
     """The experiment's folder of shards, prepared if it is not there.
@@ -89,6 +90,7 @@ def ensure_shards(
         overwrite: Prepare again where the shards are damaged, of another configuration or of other raw files.
         anew: Prepare again in any case (with `overwrite`), or refuse a folder that is there (without).
         workers: Processes that read images.
+        scheduler: Address of a Dask scheduler whose workers read images instead.
         progress: Wraps an iterable of known length, to draw a bar.
 
     Returns:
@@ -115,6 +117,7 @@ def ensure_shards(
         name=experiment.name,
         seed=experiment.seed,
         workers=workers,
+        scheduler=scheduler,
         overwrite=overwrite,
         progress=progress,
     )

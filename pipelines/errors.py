@@ -15,6 +15,10 @@ class InputError(ValueError):
     """
 
 
+class InterruptionError(InputError):
+    """What the work needs has gone, such as a cluster; the same command goes on where it was when that is back."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.errors import InputError
+from pipelines.errors import InputError, InterruptionError
 
 PARTIAL = ".partial"
 
@@ -46,8 +46,8 @@ def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False, keep
         marker: File that every folder of this kind holds. Only a folder with this file, or an empty one, is
             ever replaced: `--overwrite` with a wrong path must not delete somebody's data.
         overwrite: Replace an existing folder of this kind. Its old content is there until the new one is whole.
-        keep: File that makes the temporary folder worth keeping: where it is there after an interruption (Ctrl-C, or
-            a kill, which asks nobody), the next call for `path` gets the folder as it was left.
+        keep: File that makes the temporary folder worth keeping: where it is there after an interruption (Ctrl-C, an
+            `InterruptionError`, or a kill, which asks nobody), the next call for `path` gets the folder as it was left.
 
     Yields:
         The temporary folder; empty, unless an interrupted call left one worth keeping.
@@ -70,11 +70,9 @@ def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False, keep
                 os.replace(path, old)
             os.replace(temporary, path)
             shutil.rmtree(old, ignore_errors=True)
-        except Exception:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        except BaseException:
-            if not (keep and (temporary / keep).is_file()):
+        except BaseException as error:
+            interrupted = isinstance(error, InterruptionError) or not isinstance(error, Exception)
+            if not (interrupted and keep and (temporary / keep).is_file()):
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
 

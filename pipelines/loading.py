@@ -1,6 +1,7 @@
-"""Loading: items to samples that are ready to be stored, by several processes, the training ones also augmented.
+"""Loading: items to samples ready to be stored, by several processes or machines, the training ones also augmented.
 
-What a layout's files are is known by `pipelines.sources`; writing is the business of `pipelines.shards`.
+What a layout's files are is known by `pipelines.sources`; writing is the business of `pipelines.shards`. The cluster's
+own ways live in `pipelines.cluster`.
 """
 
 import collections
@@ -16,10 +17,11 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines import cluster
 from pipelines.augment import MAPS, Augmenter
 from pipelines.errors import InputError
 from pipelines.images import contrast_limits, stretch_contrast, to_channels
@@ -27,6 +29,9 @@ from pipelines.provenance import fingerprint, relative
 from pipelines.sample import Item, Sample
 from pipelines.shards.manifest import SPLITS, pixels_hash
 from pipelines.shards.record import Loaded
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +144,29 @@ def _start_worker() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def loaded(wanted: Sequence[Task], load: Callable[[Task], Loaded], workers: int) -> Iterator[Loaded]:
-    """Each task's sample, in order; with several workers, at most a few samples wait in memory."""
+def _load_there(task: Task, *, load: Callable[[Task], Loaded]) -> Loaded:
+    cluster.must_see(task.item.files)
+    return load(task)
+
+
+def _name(task: Task) -> str:
+    return task.item.name
+
+
+def loaded(
+    wanted: Sequence[Task], load: Callable[[Task], Loaded], workers: int, client: "Client | None" = None
+) -> Iterator[Loaded]:
+    """Each task's sample, in order; with several workers, at most a few samples wait in memory.
+
+    Args:
+        wanted: What to load.
+        load: See `load`; picklable.
+        workers: Processes on this machine.
+        client: Of a cluster whose workers load instead; see `pipelines.cluster`.
+    """
+    if client is not None:
+        yield from cluster.spread(client, functools.partial(_load_there, load=load), wanted, name=_name)
+        return
     if workers <= 1:
         yield from map(load, wanted)
         return

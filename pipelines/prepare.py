@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import starter
+from pipelines import cluster, starter
 from pipelines.advice import advise
 from pipelines.errors import InputError
 from pipelines.files import check_free, sha256, whole_folder
@@ -53,6 +53,7 @@ def prepare(
     name: str = "experiment",
     seed: int = 0,
     workers: int = 1,
+    scheduler: str | None = None,
     overwrite: bool = False,
     progress: Progress = lambda items, total: items,
 ) -> Summary:
@@ -71,15 +72,19 @@ def prepare(
         name: Name of the starter experiment.
         seed: Seed of the starter experiment.
         workers: Processes that read images; the answer does not depend on it.
+        scheduler: Address of a Dask scheduler whose workers read images instead; they need the same file system. The
+            answer does not depend on it.
         overwrite: Replace a folder of shards.
         progress: Wraps an iterable of known length, to draw a bar.
 
     Raises:
-        InputError: bad input; nothing is left at `out`, and what was there before is untouched.
+        InputError: bad input, or no cluster; nothing is left at `out`, and what was there before is untouched.
     """
     data = config["data"]
     check_free(out, marker=manifest.NAME, overwrite=overwrite)
     sources = [source] if isinstance(source, Path) else list(source)
+    if scheduler is not None:
+        sources, options = _from_anywhere(sources, options)
     base = root(sources)
     items = find_all(SOURCES[data["layout"]], sources, options)
     splits = _assign(items, config["split"], table)
@@ -90,7 +95,11 @@ def prepare(
         "tasks": journal.digest((task.item.name, task.split, task.copy) for task in wanted),
     }
     view = _View(splits)
-    with whole_folder(out, marker=manifest.NAME, overwrite=overwrite, keep=journal.NAME) as folder:
+    # The cluster first: a folder that an interrupted preparation has left is lost by an error, and kept without one.
+    with (
+        cluster.connected(scheduler) as client,
+        whole_folder(out, marker=manifest.NAME, overwrite=overwrite, keep=journal.NAME) as folder,
+    ):
         record = journal.Journal(folder, plan, lambda file, before: unchanged(base / file, before))
         read = partial(load, data=data, expansion=config.get("expansion"), root=base)
         done = record.num_samples
@@ -98,7 +107,7 @@ def prepare(
             for task, one in zip(wanted[:done], _stored(folder, record), strict=True):
                 view.add(task, one)
             todo = wanted[done:]
-            for task, one in zip(progress(todo, len(todo)), loaded(todo, read, workers), strict=True):
+            for task, one in zip(progress(todo, len(todo)), loaded(todo, read, workers, client), strict=True):
                 view.add(task, one)
                 shards.write(one, task.split)
         check_duplicates(splits, view.hashes)
@@ -131,6 +140,16 @@ def prepare(
         record.remove()
     counts = {split: sum(task.split == split for task in wanted) for split in manifest.SPLITS}
     return Summary(counts, number, advice)
+
+
+def _from_anywhere(sources: Sequence[Path], options: Mapping[str, Any]) -> tuple[list[Path], dict[str, Any]]:
+    """The same places as paths that hold in any folder; a folder's name inside a source is one already."""
+    inside = [key for key, value in options.items() if any((source / str(value)).exists() for source in sources)]
+    moved = {
+        key: value.absolute() if isinstance(value, Path) and key not in inside else value
+        for key, value in options.items()
+    }
+    return [source.absolute() for source in sources], moved
 
 
 class _View:

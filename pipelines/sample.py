@@ -55,7 +55,7 @@ class Sample:
             )
         if self.image.dtype.kind == "f" and not np.isfinite(self.image).all():
             bad = int(np.count_nonzero(~np.isfinite(self.image)))
-            raise InputError(f"{self.name}: {bad} pixels are NaN or infinite. Replace them before preparing.")
+            raise InputError(f"{self.name}: {bad} pixels are NaN or infinite. Replace them by numbers.")
         for what in ("labels", "classes", "weight_map", "ignore"):
             self._check_map(what)
         if self.labels is not None and self.labels.size and self.labels.min() < 0:

@@ -22,11 +22,26 @@ LAYOUTS = ("pairs", "ctc", "dsb2018", "isbi", "epfl", "glas", "consep")
 @click.option("--kind", type=click.Choice(["all", "fluorescence", "stained"]), help="Which images to take (dsb2018).")
 @click.option("--format", "shard_format", type=click.Choice(["tfrecord", "npz"]), help="Shard format [tfrecord].")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that read images.")
+@click.option("--scheduler", metavar="ADDRESS", help="Let a Dask cluster read images instead; it needs the same files.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="Seed of a split by image [0].")
 @click.option("--show", type=click.IntRange(min=1), help="Draw N augmented samples, to augmented.png.")
 @click.option("--overwrite", is_flag=True, help="Replace the shards in the output folder.")
 def prepare(
-    what, overrides, layout, out, images, labels, truth, sequence, kind, shard_format, workers, seed, show, overwrite
+    what,
+    overrides,
+    layout,
+    out,
+    images,
+    labels,
+    truth,
+    sequence,
+    kind,
+    shard_format,
+    workers,
+    scheduler,
+    seed,
+    show,
+    overwrite,
 ):
     """Turn raw images and their truth into shards for training.
 
@@ -59,7 +74,7 @@ def prepare(
     # What is only shown again need not be made again.
     anew = show is None or overwrite
     settled, folder, summary = ensure_shards(
-        experiment, overwrite=overwrite, anew=anew, workers=workers, progress=progress
+        experiment, overwrite=overwrite, anew=anew, workers=workers, scheduler=scheduler, progress=progress
     )
     counts = ", ".join(f"{number} {split}" for split, number in summary.splits.items())
     click.echo(f"{sum(summary.splits.values())} images ({counts}) in {summary.shards} shards.")

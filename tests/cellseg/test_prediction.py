@@ -1,3 +1,4 @@
+import errno
 import json
 
 import keras
@@ -6,12 +7,13 @@ import pytest
 import roifile
 import tifffile
 
-from cellseg import prediction, runs
+from cellseg import load_run, prediction, results, runs, stages
 from cellseg.cli import predict, shell
 from cellseg.evaluation import evaluate_folders
 from cellseg.prediction import Options, predict_files
 from pipelines.errors import InputError
 from pipelines.images import write_labels
+from pipelines.rasters import open_raster
 from tests.datasets import discs
 from tests.runs import bright_pixels_run
 
@@ -187,20 +189,6 @@ def test_an_old_overlay_is_kept_unless_asked(tmp_path, run):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [("float32", [0, 0.5, 0.75]), ("float16", [0, 0.5, 0.75]), ("uint8", [0, 128, 191])],  # 127.5 -> 128, 191.25 -> 191
-)
-def test_a_probability_is_stored_as_the_type_says(dtype, expected):
-    stored = prediction.stored(np.array([[0, 0.5, 0.75]], np.float32), dtype)
-    assert stored.dtype == dtype
-    assert stored.tolist() == [expected]
-
-
-def test_a_probability_a_little_over_1_stays_255():
-    assert prediction.stored(np.array([1.003, -0.003], np.float32), "uint8").tolist() == [255, 0]
-
-
-@pytest.mark.parametrize(
     ("arguments", "dtype"),
     [
         (["--probability", "in"], "float32"),
@@ -270,14 +258,17 @@ def killed(tmp_path, run, monkeypatch, *, at, options):
         write_labels(path, labels, **keywords)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(prediction, "write_labels", write_or_die)
+        patch.setattr(results, "write_labels", write_or_die)
         predict_files(run, [tmp_path / "in"], tmp_path / "out", options=options)
 
 
 def test_resume_predicts_what_is_missing_alone(tmp_path, run, monkeypatch):
     killed(tmp_path, run, monkeypatch, at="b.tif", options=Options(probability="uint8"))
     out = tmp_path / "out"
-    assert sorted(p.name for p in out.iterdir()) == ["a.tif", "a_probability.tif", "b_probability.tif"]
+    # `c` was in the writer's queue already, and what is there is whole.
+    there = ["a.tif", "a_probability.tif", "b_probability.tif", "c.tif", "c_probability.tif"]
+    assert sorted(p.name for p in out.iterdir()) == there
+    (out / "c.tif").unlink()
     (out / "b_probability.tif").write_bytes(b"stale")
     (out / ".c.partial-1.tif").write_bytes(b"half")
     before = (out / "a.tif").stat().st_mtime_ns
@@ -313,3 +304,258 @@ def test_resume_with_other_options_is_refused(tmp_path, run):
         predict_files(run, [path], tmp_path / "out", options=Options(resume=True, roi=True))
     with pytest.raises(InputError, match="--resume keeps the results that exist and --overwrite replaces them"):
         predict_files(run, [path], tmp_path / "out", options=Options(resume=True, overwrite=True))
+
+
+def predict_with(run, *arguments):
+    return shell.run(predict.predict, [str(run), *map(str, arguments)])
+
+
+def test_an_ensemble_averages_its_runs(tmp_path, run, capsys):
+    # The second run's answer is half the first one's, its threshold 0.1: the mean of 1 and 0.5 is 0.75, of 0.5 and 0.1
+    # 0.3; cells of the mean are the same.
+    (tmp_path / "two").mkdir()
+    other = bright_pixels_run(tmp_path / "two")
+    inputs = keras.layers.Input((None, None, 1))
+    layer = keras.layers.Conv2D(1, 1, name="probability", kernel_initializer=keras.initializers.Constant(0.5))
+    keras.Model(inputs, layer(inputs)).save(other / runs.MODEL)
+    runs.write_json(other, runs.THRESHOLD, {"threshold": 0.1, "measure": "dice", "value": 1.0, "split": "validation"})
+    write(tmp_path / "in" / "a.tif", discs(0))
+    assert predict_with(run, tmp_path / "in", "--with", other, "--out", tmp_path / "out", "--probability") == 0
+    probability = tifffile.imread(tmp_path / "out" / "a_probability.tif")
+    np.testing.assert_allclose(probability, 0.75 * (discs(0) > 0), atol=1e-6)
+    expected = load_run([run, other]).predict(tifffile.imread(tmp_path / "in" / "a.tif"))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), expected.labels)
+    assert predict_with(run, tmp_path / "in", "--with", tmp_path / "no", "--out", tmp_path / "o") == 2
+    assert f"There is no run folder {tmp_path / 'no'}" in capsys.readouterr().err
+
+
+def test_an_empty_image_has_no_cells(tmp_path, run):
+    write(tmp_path / "in" / "dark.tif", np.zeros((40, 50), int))
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out", "--overlay", "--roi", "--geojson") == 0
+    labels = tifffile.imread(tmp_path / "out" / "dark.tif")
+    assert labels.shape == (40, 50) and not labels.any()
+    assert json.loads((tmp_path / "out" / "dark.geojson").read_text())["features"] == []
+
+
+def test_nan_names_the_file(tmp_path, run, capsys):
+    (tmp_path / "in").mkdir()
+    image = np.zeros((40, 40), np.float32)
+    image[3, 4] = np.nan
+    tifffile.imwrite(tmp_path / "in" / "holes.tif", image)
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out") == 2
+    assert "holes.tif: 1 pixels are NaN or infinite. Replace them" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", [runs.MODEL, runs.THRESHOLD])
+def test_a_run_without_weights_is_explained(tmp_path, run, capsys, missing):
+    (run / missing).unlink()
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    assert predict_with(run, path, "--out", tmp_path / "out") == 2
+    assert f"{run} lacks {missing}: it is no run folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path, run, capsys, monkeypatch):
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    out = path / "out"
+    assert predict_with(run, path, "--out", out) == 2
+    assert f"cannot be written to {out}: {path} is a file. Choose another --out" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda place, mode: place != tmp_path)
+    assert predict_with(run, path, "--out", tmp_path / "new" / "out", "--keep-going") == 2
+    said = capsys.readouterr().err
+    assert f"cannot be written to {tmp_path / 'new' / 'out'}: {tmp_path} is read-only" in said
+    assert said.count("cellseg-predict:") == 1
+
+
+def test_a_full_disk_ends_the_call_also_with_keep_going(tmp_path, run, capsys, monkeypatch):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / "in" / f"{name}.tif", discs(seed))
+
+    def write_or_fail(path, labels, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(results, "write_labels", write_or_fail)
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out", "--keep-going") == 2
+    assert "a.tif: No space left on device." in capsys.readouterr().err
+
+
+def test_an_unreadable_file_is_skipped_with_keep_going(tmp_path, run, capsys, monkeypatch):
+    write(tmp_path / "in" / "a.tif", discs(0))
+    write(tmp_path / "in" / "b.tif", discs(1))
+    real = stages.read_pages
+
+    def read_or_fail(file):
+        if file.name == "a.tif":
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return real(file)
+
+    monkeypatch.setattr(stages, "read_pages", read_or_fail)
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out", "--keep-going") == 2
+    assert "a.tif: Permission denied." in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["b.tif"]
+
+
+def test_another_bit_depth_is_told_once(tmp_path, run, capsys):
+    data = json.loads((run / runs.DATA).read_text())
+    runs.write_json(run, runs.DATA, {**data, "minimum_range": {"uint8": 20.0}})
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.tif", discs(0))
+    for seed, name in enumerate("bc"):
+        tifffile.imwrite(tmp_path / "in" / f"{name}.tif", (discs(seed) > 0).astype(np.float32) / 2)
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out") == 0
+    for seed, name in enumerate("bc"):
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / f"{name}.tif") > 0, discs(seed) > 0)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert (
+        "b.tif is float32, but this run was trained on uint8 images. Grey values are stretched by percentiles" in said
+    )
+
+
+def test_a_dim_image_is_told_with_its_name(tmp_path, run, capsys):
+    data = json.loads((run / runs.DATA).read_text())
+    runs.write_json(run, runs.DATA, {**data, "minimum_range": {"uint8": 250.0}})
+    for name in "ab":
+        write(tmp_path / "in" / f"{name}.tif", discs(0))
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": contrast range 200 is far below")[0][-5:] for line in said] == ["a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("500MB", 500 * 10**6),
+        ("2GB", 2 * 10**9),
+        ("2GiB", 2**31),
+        ("1.5 gib", 3 * 2**29),
+        ("123456", 123456),
+        ("4k", 4000),
+    ],
+)
+def test_an_amount_of_memory_is_read(text, expected):
+    assert predict.Bytes().convert(text, None, None) == expected
+
+
+@pytest.mark.parametrize("text", ["plenty", "2 GBB", "-1GB", "0", "2,5GB", ""])
+def test_nonsense_is_no_amount_of_memory(tmp_path, run, capsys, text):
+    assert predict_with(run, tmp_path, "--out", tmp_path / "out", f"--memory={text}") == 2
+    assert f"'{text}' is no amount of memory. Write for example 500MB, 2GB, 2GiB" in capsys.readouterr().err
+
+
+def mosaic(path, *, side=300):
+    """An image of nine scenes that is too large for the least memory that `STREAMED` leaves to one file."""
+    labels = np.tile(discs(0, side=100), (3, 3))[:side, :side]
+    return write(path, labels), labels
+
+
+STREAMED = ("--memory", "4MB")
+
+
+def test_what_does_not_fit_into_the_memory_is_predicted_in_pieces(tmp_path, run, monkeypatch):
+    mosaic(tmp_path / "in" / "b.tif")
+    for name, seed in (("a", 0), ("c", 1)):
+        write(tmp_path / "in" / f"{name}.tif", discs(seed))
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "whole", "--probability", "float16") == 0
+    streamed, real = [], prediction.predict_streamed
+    monkeypatch.setattr(
+        prediction,
+        "predict_streamed",
+        lambda loaded, file, *rest, **more: streamed.append(file.name) or real(loaded, file, *rest, **more),
+    )
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out", "--probability", "float16", *STREAMED) == 0
+    assert streamed == ["b.tif"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "whole").iterdir()) and len(names) == 6
+    for name in names:
+        np.testing.assert_array_equal(
+            tifffile.imread(tmp_path / "out" / name), tifffile.imread(tmp_path / "whole" / name)
+        )
+    # Only what is missing, also of the pieces.
+    (tmp_path / "out" / "b.tif").unlink()
+    assert (
+        predict_with(run, tmp_path / "in", "--out", tmp_path / "out", "--probability=float16", "--resume", *STREAMED)
+        == 0
+    )
+    assert streamed == ["b.tif", "b.tif"] and (tmp_path / "out" / "b.tif").exists()
+
+
+def test_an_image_that_takes_all_the_memory_is_predicted_whole_and_alone(tmp_path, run, monkeypatch):
+    # 90,000 px take about 5 MB: more than a quarter of 8 MB, but not more.
+    for name in "bd":
+        mosaic(tmp_path / "in" / f"{name}.tif")
+    for seed, name in enumerate("ace"):
+        write(tmp_path / "in" / f"{name}.tif", discs(seed))
+    groups, real = [], prediction.conveyed
+
+    def conveyed(files, **stages):
+        groups.append([])
+        return real((groups[-1].append(file.name) or file for file in files), **stages)
+
+    monkeypatch.setattr(prediction, "conveyed", conveyed)
+    arguments = (run, tmp_path / "in", tmp_path / "in" / "a.tif", "--out", tmp_path / "out")
+    assert predict_with(*arguments, "--overlay", "--memory", "8MB") == 0
+    assert groups == [["a.tif"], ["b.tif"], ["c.tif"], ["d.tif"], ["e.tif"]]
+    assert len(list((tmp_path / "out").iterdir())) == 10
+    assert predict_with(*arguments, "--overlay", "--overwrite") == 0
+    assert groups[5:] == [["a.tif", "b.tif", "c.tif", "d.tif", "e.tif"]]
+
+
+def test_pictures_of_an_image_in_pieces_are_refused(tmp_path, run, capsys):
+    path, _ = mosaic(tmp_path / "in" / "big.tif")
+    write(tmp_path / "in" / "small.tif", discs(0))
+    arguments = (run, tmp_path / "in", "--out", tmp_path / "out", "--overlay", "--geojson", "--keep-going", *STREAMED)
+    assert predict_with(*arguments) == 2
+    said = capsys.readouterr().err
+    assert f"{path} is too large for the memory that may be used" in said
+    assert "--overlay, --geojson need the whole image. Leave them out, or raise --memory." in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "small.geojson",
+        "small.tif",
+        "small_overlay.png",
+    ]
+
+
+@pytest.mark.parametrize("memory", [(), STREAMED])
+def test_ome_zarr_in_and_out(tmp_path, run, memory):
+    _, labels = mosaic(tmp_path / "raw" / "b.tif")
+    know_classes(run)
+    arguments = ("--format", "zarr", "--probability", "uint8", *memory)
+    assert predict_with(run, tmp_path / "raw", "--out", tmp_path / "one", *arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
+        "b.zarr",
+        "b_classes.zarr",
+        "b_probability.zarr",
+    ]
+    found = open_raster(tmp_path / "one" / "b.zarr").read(0, slice(None))[..., 0]
+    np.testing.assert_array_equal(found > 0, labels > 0)
+    # A zarr is an image, too: 255 where a cell is.
+    (tmp_path / "in").mkdir()
+    (tmp_path / "one" / "b_probability.zarr").rename(tmp_path / "in" / "c.zarr")
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "two", *memory) == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "two" / "c.tif") > 0, labels > 0)
+    assert predict_with(run, tmp_path / "raw", "--out", tmp_path / "one", *arguments) == 2  # they are there
+    assert predict_with(run, tmp_path / "raw", "--out", tmp_path / "one", *arguments, "--overwrite") == 0
+
+
+def test_no_scheduler_is_one_message(tmp_path, run, capsys):
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    assert predict_with(run, path, "--out", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1") == 2
+    said = capsys.readouterr().err
+    assert "No Dask scheduler answers at tcp://127.0.0.1:1" in said and len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_while_the_network_looks(tmp_path, run, capsys, monkeypatch):
+    for seed, name in enumerate("abcd"):
+        write(tmp_path / "in" / f"{name}.tif", discs(seed))
+    look = stages.look
+
+    def look_or_stop(picture, **options):
+        if picture.file.name == "c.tif":
+            raise KeyboardInterrupt
+        return look(picture, **options)
+
+    monkeypatch.setattr(stages, "look", look_or_stop)
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out") == 130
+    assert "interrupted. Nothing unfinished was left" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif"]

@@ -2,14 +2,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
 from pipelines.dataset import ShardReader
-from pipelines.errors import InputError
-from pipelines.prepare import prepare
+from pipelines.errors import InputError, InterruptionError
+from pipelines.prepare import _from_anywhere, prepare
 from pipelines.shards.manifest import Manifest
 from tests.datasets import config, discs, picture, write_ctc, write_pairs, write_shards
 
@@ -279,6 +280,31 @@ def stopped(source, out, after, monkeypatch, **options):
 
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".yaml"}
+
+
+@pytest.mark.parametrize(("address", "error"), [("tcp://127.0.0.1:1", "No Dask scheduler"), (None, "gone for lunch")])
+def test_what_was_prepared_outlives_a_cluster_that_has_gone(tmp_path, monkeypatch, address, error):
+    source = write_pairs(tmp_path / "raw", 10)
+    stopped(source, tmp_path / "out", 4, monkeypatch)
+
+    def lost(*arguments):
+        raise InterruptionError("gone for lunch")
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match=error):
+        patch.setattr("pipelines.prepare.loaded", lost)
+        run(source, tmp_path / "out", scheduler=address)
+    totals = []
+    run(source, tmp_path / "out", progress=lambda items, total: totals.append(total) or items)
+    assert totals == [7]
+
+
+def test_places_for_a_cluster_hold_in_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_pairs(tmp_path / "raw", 1).parent)
+    given = {"images": Path("images"), "labels": Path("raw/labels"), "series": False, "truth": None}
+    sources, options = _from_anywhere([Path("raw")], given)
+    assert sources == [tmp_path / "raw"]
+    # `images` lies in the source, where a relative name is looked for first.
+    assert options == {**given, "labels": tmp_path / "raw" / "labels"}
 
 
 @pytest.mark.parametrize("format", ["npz", "tfrecord"])

@@ -1,0 +1,235 @@
+"""Results: which files an image's prediction becomes, which of them are there already, and writing them.
+
+Finding the cells is the work of `cellseg.stages`; file formats live in `pipelines.images` and `cellseg.interchange`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pipelines.errors import InputError
+from pipelines.files import whole_file
+from pipelines.images import count_pages, image_names, image_stem, write_image, write_labels
+from pipelines.large_files import write_large
+from pipelines.ome_zarr import SUFFIX as ZARR
+from pipelines.ome_zarr import is_zarr
+from pipelines.rasters import open_raster
+
+if TYPE_CHECKING:
+    from cellseg.inference import LoadedRun, Prediction
+
+CTC_FRAME = re.compile(r"t(\d{3,})$")
+ROI_SET, GEOJSON = "ROI set", "GeoJSON"
+SUFFIXES = {"tiff": ".tif", "zarr": ZARR}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to write beside the labels, and what to do with bad files and old results.
+
+    Args:
+        format: `tiff`, or `zarr`: labels, probability and classes are OME-Zarr folders, STEM.zarr and so on.
+        probability: Dtype of STEM_probability.tif, None = no such file. float32 and float16 hold the probability p in
+            [0, 1]; uint8 holds round(255 p): 255 is 1, and a step is 1/255.
+        overlay: STEM_overlay.png, the cells on the image (of a stack, on its middle page).
+        roi: STEM_rois.zip, outlines for ImageJ's ROI manager (see `interchange.write_rois`).
+        geojson: STEM.geojson, outlines for QuPath, one file a page: STEM_000.geojson, ... of a stack (see
+            `interchange.write_geojson`).
+        classes: STEM_classes.tif; `predict_files` sets it for a run that knows classes.
+        keep_going: Skip files that fail.
+        overwrite: Replace results that exist.
+        resume: Skip images whose labels exist. They are written last, so that all of such an image is there; what else
+            a killed call has left is written again.
+    """
+
+    format: Literal["tiff", "zarr"] = "tiff"
+    probability: Literal["float32", "float16", "uint8"] | None = None
+    overlay: bool = False
+    roi: bool = False
+    geojson: bool = False
+    classes: bool = False
+    keep_going: bool = False
+    overwrite: bool = False
+    resume: bool = False
+
+
+def find_inputs(inputs: Sequence[Path]) -> list[Path]:
+    """The images of files and folders, in order; an OME-Zarr is one image. Raises FileNotFoundError or InputError."""
+    files: list[Path] = []
+    for path in map(Path, inputs):
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file or folder {path}.")
+        files += _images_of(path) if path.is_dir() and not is_zarr(path) else [path]
+    return files
+
+
+def _images_of(folder: Path) -> list[Path]:
+    arrays = [path.name for path in folder.iterdir() if is_zarr(path) and path.name[0] != "."]
+    try:
+        names = image_names(folder)
+    except InputError:
+        if not arrays:
+            raise
+        names = []
+    return [folder / name for name in sorted([*names, *arrays])]
+
+
+def result_stem(file: Path) -> str:
+    """Stem of a result: the Cell Tracking Challenge's maskNNN for tNNN, else the image's own."""
+    frame = CTC_FRAME.fullmatch(file.stem)
+    return f"mask{frame[1]}" if frame else image_stem(file)
+
+
+def outputs(target: Path, options: Options, *, num_pages: int = 1) -> dict[str, Path]:
+    """Every file that is written for one image of `num_pages`, by what it holds; the labels are `target`."""
+    files = {"labels": target}
+    if options.probability:
+        files["probability"] = target.with_name(f"{target.stem}_probability{target.suffix}")
+    if options.classes:
+        files["classes"] = target.with_name(f"{target.stem}_classes{target.suffix}")
+    if options.overlay:
+        files["overlay"] = target.with_name(f"{target.stem}_overlay.png")
+    if options.roi:
+        files[ROI_SET] = target.with_name(f"{target.stem}_rois.zip")
+    if options.geojson:
+        pages = [""] if num_pages == 1 else [f"_{number:03d}" for number in range(num_pages)]
+        files |= {f"{GEOJSON}{page}": target.with_name(f"{target.stem}{page}.geojson") for page in pages}
+    return files
+
+
+def missing(targets: dict[Path, Path], options: Options, say: Callable[[str], None]) -> list[Path]:
+    """The images that have no labels yet. Raises InputError if others lack what `options` ask for."""
+    done = {file for file, target in targets.items() if target.exists()}
+    for file in sorted(done):
+        for what, path in outputs(targets[file], options, num_pages=_num_pages(file, options)).items():
+            if not path.exists():
+                raise InputError(
+                    f"--resume goes on with the options of the first call, but {targets[file]} was made without its "
+                    f"{what}, {path}. Leave that option out, pass --overwrite, or choose another --out."
+                )
+    if done:
+        say(f"{len(done)} of {len(targets)} images have their results already; going on with the others.")
+    return [file for file in targets if file not in done]
+
+
+def check_targets(targets: dict[Path, Path], options: Options) -> None:
+    """Raise InputError where results would replace one another, an image, or results that are there."""
+    writer: dict[Path, Path] = {}
+    inputs = {file.resolve() for file in targets}
+    for file, target in targets.items():
+        for what, path in outputs(target, options, num_pages=_num_pages(file, options)).items():
+            if path in writer:
+                raise InputError(
+                    f"{writer[path]} and {file} would both be written to {path}. "
+                    "Give them different names, or predict them into two folders."
+                )
+            writer[path] = file
+            if path.resolve() in inputs:
+                raise InputError(f"The {what} of {file} would replace the image {path}. Choose another --out.")
+    there = [path for path in writer if path.exists()]
+    if there and not (options.overwrite or options.resume):
+        raise InputError(
+            f"{len(there)} results exist already, for example {there[0]}. "
+            "Pass --resume to go on with the images that have none, --overwrite to replace them, or choose another "
+            "--out."
+        )
+
+
+def _num_pages(file: Path, options: Options) -> int:
+    """Pages of a file, where they matter for the names of its results; 1 for a damaged one, which fails later."""
+    if not options.geojson:
+        return 1
+    try:
+        return open_raster(file).pages if is_zarr(file) else count_pages(file)
+    except (InputError, OSError):
+        return 1
+
+
+def write_results(
+    target: Path,
+    options: Options,
+    loaded: "LoadedRun",
+    pages: np.ndarray,
+    predictions: Sequence["Prediction"],
+    *,
+    spacing_um: tuple[float, float] | None,
+) -> None:
+    """Write everything that `options` ask for of one image, the labels last: where they are, all of it is there.
+
+    Args:
+        target: Of the labels.
+        options: See `Options`.
+        loaded: The run, for its contrast and the names of its classes.
+        pages: (N, H, W, C), the image as in the file.
+        predictions: One a page.
+        spacing_um: (row, column) pixel size, where known.
+    """
+    files = outputs(target, options, num_pages=len(pages))
+    plane = partial(_write_plane, options=options, spacing_um=spacing_um)
+    if options.probability:
+        probability = stored(np.stack([prediction.probability for prediction in predictions]), options.probability)
+        plane(files["probability"], probability, labels=False)
+    if options.classes:
+        kinds = [prediction.classes for prediction in predictions if prediction.classes is not None]
+        plane(files["classes"], np.stack(kinds), labels=True)
+    if options.overlay:
+        _write_overlay(files["overlay"], loaded, pages, predictions)
+    if options.roi or options.geojson:
+        _write_outlines(files, predictions, loaded.class_names)
+    plane(target, np.stack([prediction.labels for prediction in predictions]), labels=True)
+
+
+def _write_plane(
+    path: Path, stack: np.ndarray, *, labels: bool, options: Options, spacing_um: tuple[float, float] | None
+) -> None:
+    if path.suffix == ZARR:
+        dtype = np.uint16 if stack.max() < 2**16 else np.uint32
+        write_large(
+            path,
+            lambda page, rows, columns: stack[page, rows, columns],
+            stack.shape,
+            dtype if labels else stack.dtype,
+            labels=labels,
+            spacing_um=spacing_um,
+            overwrite=options.overwrite or options.resume,
+        )
+    elif labels:
+        write_labels(path, _squeeze(stack), spacing_um=spacing_um)
+    else:
+        write_image(path, _squeeze(stack[..., None]), spacing_um=spacing_um)
+
+
+def stored(probability: np.ndarray, dtype: str) -> np.ndarray:
+    """A probability in [0, 1] as float32 or float16 of the same values, or as uint8: round(255 p)."""
+    if dtype == "uint8":
+        return np.rint(255 * np.clip(probability, 0, 1)).astype(np.uint8)
+    return probability.astype(dtype)
+
+
+def _squeeze(stack: np.ndarray) -> np.ndarray:
+    return stack[0] if len(stack) == 1 else stack
+
+
+def _write_overlay(path: Path, loaded: "LoadedRun", pages: np.ndarray, predictions: Sequence["Prediction"]) -> None:
+    from cellseg import figures
+
+    middle = len(pages) // 2
+    png = figures.overlay(pages[middle], predictions[middle].labels, contrast=loaded.run.experiment.data.contrast)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(png)
+
+
+def _write_outlines(files: dict[str, Path], predictions: Sequence["Prediction"], class_names: Sequence[str]) -> None:
+    from cellseg import interchange
+
+    if ROI_SET in files:
+        interchange.write_rois(files[ROI_SET], _squeeze(np.stack([prediction.labels for prediction in predictions])))
+    pages = [path for what, path in files.items() if what.startswith(GEOJSON)]
+    if pages:
+        for path, prediction in zip(pages, predictions, strict=True):
+            interchange.write_geojson(path, prediction.labels, classes=prediction.classes, class_names=class_names)
