@@ -248,6 +248,8 @@ def main() -> None:
     import cellseg
 
     pictures = read_pictures(cellseg.load_run(asked.run).run.experiment.data.contrast)
+    if asked.work is not None:
+        asked.work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=asked.work) as name:
         rows = whole_and_streamed(asked.run, asked.whole, asked.memory, pictures, Path(name))
         rows += mosaic(asked.run, asked.side, asked.memory, pictures, Path(name))

@@ -174,7 +174,7 @@ def cheapest_tile(
 
     kept = {side: side - 2 * rim for side in legal}
     large = [side for side in legal if kept[side] >= max(2 * overlap, 1) and kept[side] > overlap]
-    if not large and rim:
+    if not large and 2 * overlap <= max(legal):
         raise InputError(
             f"{told} takes {rim} px off every side of a tile, and tiles of {max(legal)} px leave too little of it for "
             f"inference.overlap {overlap}. Set inference.tile, or choose another blend or rim."

@@ -151,7 +151,7 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
         ({"model": SMALL, "instances": {"name": "components", "min_size": -5}}, "min_size must be >= 0 pixels, got -5"),
         (
             {"model": SMALL, "inference": {"tile": 64, "overlap": 64}},
-            "inference.overlap must be below .* 64 px, got 64",
+            "inference.overlap must be below .* 48 px, got 64",
         ),
         ({"model": SMALL, "inference": {"overlap": 600}}, "inference.overlap must be below half of 1088 px"),
         ({"model": SMALL, "weight_map": {"name": "border", "sigma": -1}}, "weight_map: sigma must be positive, got -1"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
+from cellseg.cli import predict, shell
 from tests.datasets import write_ctc
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,20 @@ def test_your_own_images(own_images):
     assert (own_images / "my-run" / "report.html").exists()
     assert len(list((own_images / "my-labels").glob("*_overlay.png"))) == 8
     assert len([p for p in (own_images / "my-labels").glob("*.tif")]) == 8
+
+
+def test_nuclei_without_training(tmp_path, monkeypatch, capsys):
+    nuclei = ROOT / "experiments" / "data" / "nuclei" / "images"
+    (tmp_path / "my_images").mkdir()
+    for path in sorted(nuclei.glob("*.tif"))[:2]:
+        shutil.copy(path, tmp_path / "my_images")
+    monkeypatch.chdir(tmp_path)
+    command, *arguments = block_with("cellseg-predict nuclei").split()
+    assert command == "cellseg-predict"
+    assert shell.run(predict.predict, arguments) == 0, capsys.readouterr().err
+    for path in (tmp_path / "my_images").iterdir():
+        assert tifffile.imread(tmp_path / "my-nuclei" / path.name).max() > 5  # nuclei
+        assert (tmp_path / "my-nuclei" / f"{path.stem}_overlay.png").exists()
 
 
 def test_python(own_images, monkeypatch):
