@@ -8,13 +8,17 @@ from typing import Literal
 import numpy as np
 
 Decision = Literal["threshold", "argmax"]
+FOREGROUND_FIRST = ("distance", "foreground_distance")  # targets whose first channel is not the background
+INNER_CHANNEL = {"foreground_border": 1, "distance": 0, "foreground_distance": 1}
 
 
-def foreground(probability: np.ndarray, *, decision: Decision = "threshold") -> np.ndarray:
+def foreground(probability: np.ndarray, *, target: str = "foreground", decision: Decision = "threshold") -> np.ndarray:
     """Probability of foreground.
 
     Args:
-        probability: float (H, W, K). K = 1: foreground itself. K > 1: a softmax over classes, background first.
+        probability: float (H, W, K). Of the targets `foreground` with K = 1, `distance` and `foreground_distance` the
+            first channel is the answer; the others are a softmax over classes, background first.
+        target: Name of what the network was trained on, from `pipelines.targets.TARGETS`.
         decision: `threshold`: 1 - p(background), to be thresholded where validation images say. `argmax`: the most
             probable class c of the others against the background alone, p(c) / (p(c) + p(background)), which is at
             least 0.5 exactly where the background is not more probable than every class. Both are the same for K <= 2.
@@ -22,7 +26,7 @@ def foreground(probability: np.ndarray, *, decision: Decision = "threshold") -> 
     Returns:
         float32 (H, W) in [0, 1].
     """
-    if probability.shape[2] == 1:
+    if probability.shape[2] == 1 or target in FOREGROUND_FIRST:
         return probability[..., 0].astype(np.float32, copy=False)
     background = probability[..., 0]
     if decision == "threshold":
@@ -30,6 +34,20 @@ def foreground(probability: np.ndarray, *, decision: Decision = "threshold") -> 
     strongest = probability[..., 1:].max(axis=2)
     total = strongest + background
     return np.divide(strongest, total, out=np.zeros(total.shape, np.float32), where=total > 0, dtype=np.float32)
+
+
+def inner(probability: np.ndarray, *, target: str) -> np.ndarray | None:
+    """How far inside of a cell each pixel lies, which tells touching cells apart: high in the middle of each.
+
+    Args:
+        probability: float (H, W, K).
+        target: Name of what the network was trained on, from `pipelines.targets.TARGETS`.
+
+    Returns:
+        float32 (H, W) in [0, 1]; None where the target does not say it (`foreground`, `classes`).
+    """
+    channel = INNER_CHANNEL.get(target)
+    return None if channel is None else probability[..., channel].astype(np.float32, copy=False)
 
 
 def classes(probability: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class WholeImageValidation(keras.callbacks.Callback):
         images: Gives the validation images anew each time; they are not all kept in memory.
         probability: ValidationImage -> float32 (H, W, K), with the current weights.
         examples: How many answers to keep for pictures.
-        decision: As `cellseg.answers.foreground` takes it.
+        foreground: Answer -> probability of foreground, float32 (H, W); None = `cellseg.answers.foreground`.
         num_classes: Number of classes without background; 0 = none.
     """
 
@@ -59,12 +59,12 @@ class WholeImageValidation(keras.callbacks.Callback):
         probability: Callable[[ValidationImage], np.ndarray],
         *,
         examples: int = 3,
-        decision: answers.Decision = "threshold",
+        foreground: Callable[[np.ndarray], np.ndarray] | None = None,
         num_classes: int = 0,
     ):
         super().__init__()
         self._images, self._probability, self._examples = images, probability, examples
-        self._decision, self._num_classes = decision, num_classes
+        self._foreground, self._num_classes = foreground or answers.foreground, num_classes
         self.monitor = CLASS_MONITOR if num_classes else MONITOR
         self.curve = ThresholdCurve()
         self.examples: list[tuple[ValidationImage, np.ndarray]] = []
@@ -80,7 +80,7 @@ class WholeImageValidation(keras.callbacks.Callback):
                     f"The network answers NaN after epoch {epoch + 1}: its weights have blown up. Lower "
                     "train.learning_rate, or look for images with extreme values."
                 )
-            probability = answers.foreground(answer, decision=self._decision)
+            probability = self._foreground(answer)
             self.curve.add(image.mask, probability, image.ignore)
             confusion += self._confusion(image, answer)
             if len(self.examples) < self._examples:

@@ -15,7 +15,8 @@ from cellseg.experiment import Experiment
 from cellseg.named import Named, build, check_options
 from pipelines.targets import num_outputs
 
-GIVEN = ("input_shape", "outputs", "output_bias")  # set by the program, not by the YAML
+GIVEN = ("input_shape", "outputs", "activation", "output_bias")  # set by the program, not by the YAML
+ACTIVATIONS = {"foreground_distance": "sigmoid"}  # targets whose channels do not exclude each other
 SPELLED = {"unet": "U-Net", "dmcn": "DMCN"}
 RAREST = 0.001  # a class is taken to be at least this frequent when the output's first bias is set
 
@@ -47,10 +48,16 @@ def network_for(
     side = experiment.train.patch if fixed is not None and fixed(options) else None
     outputs = outputs_of(experiment.target, num_classes=num_classes)
     given: dict[str, Any] = {"input_shape": (side, side, channels), "outputs": outputs}
+    given["activation"] = ACTIVATIONS.get(target_name(experiment.target))
     if prior is not None:
-        given["output_bias"] = _output_bias(prior, outputs)
+        given["output_bias"] = _output_bias(prior, outputs, given["activation"])
     with _policy(precision):
         return build(MODELS, experiment.model, key="model", given=given)
+
+
+def target_name(target: str | Named) -> str:
+    """Name of an experiment's target."""
+    return target if isinstance(target, str) else str(target["name"])
 
 
 def outputs_of(target: str | Named, *, num_classes: int) -> int:
@@ -105,10 +112,10 @@ def answering(network: Any) -> Any:
     return keras.Model(network.inputs, network.get_layer("probability").output, name=network.name)
 
 
-def _output_bias(prior: Sequence[float], outputs: int) -> float | list[float]:
+def _output_bias(prior: Sequence[float], outputs: int, activation: str | None) -> float | list[float]:
     """The logit of each class's share, so that the first answer is the share and the first loss that of a guess."""
     shares = np.clip(np.asarray(prior, float), RAREST, 1 - RAREST)
-    if outputs == 1:
+    if outputs == 1 or activation == "sigmoid":
         foreground = float(np.clip(1 - prior[0], RAREST, 1 - RAREST))
         return float(np.log(foreground / (1 - foreground)))
     if len(shares) != outputs:

@@ -3,6 +3,7 @@
 The order of the whole job (prepare, train, tune, evaluate, report) is the business of `cellseg.workflow`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellseg import answers
 from cellseg import callbacks as watch
 from cellseg import tuning
 from cellseg.dashboard import Dashboard
@@ -17,7 +19,7 @@ from cellseg.experiment import Experiment
 from cellseg.inference import Predictor, Tiling, instances_function, tiling
 from cellseg.losses import LOSSES
 from cellseg.named import build, weight_map_function
-from cellseg.networks import answer_size, network_for, outputs_of
+from cellseg.networks import answer_size, network_for, outputs_of, target_name
 from cellseg.optimizers import OPTIMIZERS, SCHEDULES
 from cellseg.preparation import check_sections
 from cellseg.runs import HISTORY, MODEL, Run
@@ -27,8 +29,6 @@ from cellseg.trainer import Trainer, set_l2
 from cellseg.transfer import Transfer, start_from
 from pipelines.dataset import Batches, ShardReader
 from pipelines.errors import InputError
-
-TRAINABLE = ("foreground", "classes")
 
 
 def prepare_devices() -> None:
@@ -49,12 +49,7 @@ def seed(value: int) -> None:
 def check(experiment: Experiment) -> None:
     """Check every named section and the patch before any work is done. Raises InputError."""
     check_sections(experiment)
-    target = _target_name(experiment)
-    if target not in TRAINABLE:
-        raise InputError(
-            f"target: '{target}' can be prepared and looked at (cellseg-prepare --show), but no network is "
-            f"trained on it yet. Train on: {', '.join(TRAINABLE)}."
-        )
+    target = target_name(experiment.target)
     loss = build(LOSSES, experiment.loss, key="loss")
     for phase in experiment.train.all_phases():
         optimizer_for(phase, steps_per_epoch=100)
@@ -84,7 +79,7 @@ def prior_of(experiment: Experiment, statistics: dict, *, num_classes: int) -> l
         num_classes: Of the data, without background.
     """
     fraction = statistics["foreground_fraction"] or 0.0
-    if _target_name(experiment) != "classes":
+    if target_name(experiment.target) != "classes":
         return [1 - fraction, fraction]
     shares = list(statistics["class_fractions"] or [1.0])
     return shares + [0.0] * (num_classes + 1 - len(shares))
@@ -183,11 +178,13 @@ def fit(
         contrast=experiment.data.contrast,
         minimum_range=minimum_range,
     )
-    with_classes = _target_name(experiment) == "classes"
+    with_classes = target_name(experiment.target) == "classes"
     validation = watch.WholeImageValidation(
         lambda: (_validation_image(*pair, with_classes=with_classes) for pair in reader.split("validation")),
         lambda image: predictor.probability(image.image, limits=image.limits),
-        decision=experiment.inference.decision,
+        foreground=functools.partial(
+            answers.foreground, target=target_name(experiment.target), decision=experiment.inference.decision
+        ),
         num_classes=len(reader.manifest.classes) if with_classes else 0,
     )
     lasting = _lasting_callbacks(experiment, validation, work, tensorboard, warnings, steps)
@@ -277,10 +274,6 @@ def _validation_image(sample: dict, record: dict[str, np.ndarray], *, with_class
         ignore=None if ignore is None else ignore.astype(bool),
         classes=record["classes"] if with_classes else None,
     )
-
-
-def _target_name(experiment: Experiment) -> str:
-    return experiment.target if isinstance(experiment.target, str) else str(experiment.target["name"])
 
 
 def _try_loss(loss: Callable, outputs: int) -> None:

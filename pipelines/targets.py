@@ -72,6 +72,22 @@ def distance(labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarra
     return np.divide(inside, deepest, out=np.zeros_like(inside), where=labels > 0)[..., None]
 
 
+def foreground_distance(labels: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
+    """Foreground, and how deep inside of its cell a pixel lies: where cells are, and where one ends.
+
+    Args:
+        labels: int array (h, w), 0 = background.
+        classes: Not used.
+
+    Returns:
+        float32 (h, w, 2): that of `foreground`, then that of `distance`; all 0 without cells.
+
+    Reference:
+        Naylor et al. 2019, https://doi.org/10.1109/TMI.2018.2865709 (distance maps alone).
+    """
+    return np.concatenate([foreground(labels), distance(labels)], axis=-1)
+
+
 def classes(labels: np.ndarray, classes: np.ndarray | None, *, num_classes: int) -> np.ndarray:
     """Background and the class of each cell.
 
@@ -131,5 +147,6 @@ TARGETS: dict[str, Callable[..., np.ndarray]] = {
     "foreground": foreground,
     "foreground_border": foreground_border,
     "distance": distance,
+    "foreground_distance": foreground_distance,
     "classes": classes,
 }

@@ -86,38 +86,47 @@ class Sum:
     """Weighted sum of other losses: `{name: sum, terms: [{name: dice}, {name: bce, weight: 0.5}]}`.
 
     Args:
-        terms: For each its `name`, its own keywords and its `weight` in the sum (1 if left out).
+        terms: For each its `name`, its own keywords, its `weight` in the sum (1 if left out), and the `channel` that it
+            looks at (all if left out): those of target foreground_distance are two questions, not two classes.
 
     Raises:
-        InputError: no term, an unknown or nested one, or a negative weight; the message names the entry.
+        InputError: no term, an unknown or nested one, a negative weight, or a channel that the network does not have;
+            the message names the entry.
     """
 
     def __init__(self, *, terms: list[dict[str, Any]]):
         if not terms:
             raise InputError("loss.terms is empty; at least one loss, such as {name: dice}, was expected.")
-        self._terms: list[tuple[float, str, Any]] = []
+        self._terms: list[tuple[dict[str, Any], Any]] = []
         for place, term in enumerate(terms):
             options = dict(term)
             key = f"loss.terms[{place}]"
             weight = options.pop("weight", 1.0)
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
                 raise InputError(f"{key}.weight must be a number >= 0, got {weight!r}.")
-            self._terms.append((float(weight), str(options.get("name")), build(TERMS, options, key=key)))
+            about: dict[str, Any] = {"name": str(options.get("name")), "weight": float(weight)}
+            if "channel" in options:
+                about["channel"] = _checked_channel(options.pop("channel"), key=f"{key}.channel")
+            self._terms.append((about, build(TERMS, options, key=key)))
 
     def resolved(self, foreground_fraction: float, class_fractions: Sequence[float] | None = None) -> dict[str, Any]:
         """The terms with every None in them replaced by the value for these fractions."""
         return {
-            "terms": [
-                {"name": name, "weight": weight, **loss.resolved(foreground_fraction, class_fractions)}
-                for weight, name, loss in self._terms
-            ]
+            "terms": [{**about, **loss.resolved(foreground_fraction, class_fractions)} for about, loss in self._terms]
         }
 
     def __call__(self, y_true, logits, weight_map=None):
         """Scalar loss of a batch."""
         total = 0.0
-        for weight, _, loss in self._terms:
-            total = total + weight * loss(y_true, logits, weight_map)
+        for place, (about, loss) in enumerate(self._terms):
+            channel = about.get("channel")
+            if channel is not None and channel >= logits.shape[-1]:
+                raise InputError(
+                    f"loss.terms[{place}].channel is {channel}, but the network has {logits.shape[-1]} output "
+                    "channel(s), counted from 0."
+                )
+            part = slice(None) if channel is None else slice(channel, channel + 1)
+            total = total + about["weight"] * loss(y_true[..., part], logits[..., part], weight_map)
         return total
 
 
@@ -142,6 +151,12 @@ class DeepSupervision:
         for answer in auxiliary:
             total = total + auxiliary_weight * self._loss(y_true, answer, weight_map)
         return total
+
+
+def _checked_channel(channel: object, *, key: str) -> int:
+    if isinstance(channel, bool) or not isinstance(channel, int) or channel < 0:
+        raise InputError(f"{key} must be a whole number >= 0, got {channel!r}.")
+    return channel
 
 
 TERMS: dict[str, Callable[..., Any]] = {

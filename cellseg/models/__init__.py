@@ -1,8 +1,8 @@
 """Networks by name. Each file holds one family; blocks that they share live in `cellseg.models.blocks`.
 
-MODELS: name -> builder(input_shape, *, outputs, output_bias, options). OUTPUT_SIZES: name -> (side, *, options) -> side
-of the answer, None where the network cannot take a tile of this side. FIXED: name -> (options) -> whether the network
-is built for one size alone.
+MODELS: name -> builder(input_shape, *, outputs, activation, output_bias, options). OUTPUT_SIZES: name -> (side, *,
+options) -> side of the answer, None where the network cannot take a tile of this side. FIXED: name -> (options) ->
+whether the network is built for one size alone.
 """
 
 from collections.abc import Callable, Mapping

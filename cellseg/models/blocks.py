@@ -49,12 +49,13 @@ def crop_and_concatenate(skip, x, *, crop: int, name: str):
     return layers.Concatenate(name=name)([skip, x])
 
 
-def head(x, outputs: int, *, bias=None, l2: float = 0.0):
-    """1x1 convolution to `logits`, then `probability` (sigmoid for one output, softmax for more), in float32.
+def head(x, outputs: int, *, activation: str | None = None, bias=None, l2: float = 0.0):
+    """1x1 convolution to `logits`, then `probability`, in float32.
 
     Args:
         x: Features (N, h, w, C).
         outputs: Number of output channels.
+        activation: See `activation_of`.
         bias: First bias, one for all outputs or one each; None = 0. The prior's logit makes the first loss that of a
             constant guess.
         l2: See `decay`.
@@ -69,8 +70,12 @@ def head(x, outputs: int, *, bias=None, l2: float = 0.0):
         dtype="float32",
         name="logits",
     )(x)
-    activation = "sigmoid" if outputs == 1 else "softmax"
-    return layers.Activation(activation, dtype="float32", name="probability")(logits)
+    return layers.Activation(activation_of(activation, outputs), dtype="float32", name="probability")(logits)
+
+
+def activation_of(activation: str | None, outputs: int) -> str:
+    """What makes logits probabilities: as asked for, or sigmoid for one output and softmax for more."""
+    return activation or ("sigmoid" if outputs == 1 else "softmax")
 
 
 def decay(l2: float) -> keras.regularizers.Regularizer | None:

@@ -24,6 +24,7 @@ def dmcn(
     filters: int = 64,
     branch_filters: int = 2,
     l2: float = 0.0,
+    activation: str | None = None,
     output_bias: float | Sequence[float] | None = None,
 ) -> Model:
     """Deep multilevel contextual network: four levels of an encoder, three of them brought to full size at once.
@@ -43,7 +44,8 @@ def dmcn(
 
     Args:
         input_shape: (H, W, C) of a tile; H and W may be None: any multiple of 8.
-        outputs: 1 = sigmoid foreground; n > 1 = softmax over n classes, background first.
+        outputs: Number of channels: 1 = foreground; n > 1 = classes, background first, unless `activation` says else.
+        activation: sigmoid = channels that do not exclude each other; None = sigmoid for one output, softmax for more.
         filters: Channels of the first level; each level doubles them.
         branch_filters: Channels of each level at full size.
         l2: The loss grows by l2 * (sum of the squared convolution kernels); biases are left alone.
@@ -72,7 +74,9 @@ def dmcn(
             auxiliary.append(_auxiliary(branches[-1], outputs, level=level, bias=output_bias, l2=l2))
         if level < len(CONVOLUTIONS) - 1:
             x = layers.MaxPooling2D(2, name=f"pool{level}")(x)
-    probability = head(layers.Concatenate(name="fusion")(branches), outputs, bias=output_bias, l2=l2)
+    probability = head(
+        layers.Concatenate(name="fusion")(branches), outputs, activation=activation, bias=output_bias, l2=l2
+    )
     return Model(inputs, [probability, *auxiliary], name="dmcn")
 
 

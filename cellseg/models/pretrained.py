@@ -20,7 +20,7 @@ import numpy as np
 from keras import Model, layers
 
 from cellseg.models import sizes
-from cellseg.models.blocks import BATCH_NORM_MOMENTUM, decay
+from cellseg.models.blocks import BATCH_NORM_MOMENTUM, activation_of, decay
 from cellseg.models.fast import BilinearUpsampling
 from pipelines.errors import InputError, nearest
 
@@ -38,6 +38,7 @@ def pretrained(
     weights: Literal["imagenet", "random"] = "imagenet",
     freeze_encoder: bool = False,
     l2: float = 0.0,
+    activation: str | None = None,
     output_bias: float | Sequence[float] | None = None,
 ) -> Model:
     """A segmentation network over an encoder that was trained on ImageNet.
@@ -53,7 +54,8 @@ def pretrained(
 
     Args:
         input_shape: (H, W, C) of a tile, C 1 or 3; H and W may be None: any legal size, save PSPNet.
-        outputs: 1 = sigmoid foreground; n > 1 = softmax over n classes, background first.
+        outputs: Number of channels: 1 = foreground; n > 1 = classes, background first, unless `activation` says else.
+        activation: sigmoid = channels that do not exclude each other; None = sigmoid for one output, softmax for more.
         architecture: `unet`, `fpn` (feature pyramid), `linknet` or `pspnet` (pyramid pooling at an eighth of the size).
         backbone: The encoder, as the library names it: resnet18, resnet34, mobilenetv2, efficientnetb0, ...
         weights: `imagenet` (downloaded once to the Keras folder) or `random`, which needs no network.
@@ -109,7 +111,7 @@ def pretrained(
     features, enlarge = _before_head(network)
     # `call`, not `__call__`: the layers join this network one by one, not as a single nested one.
     x = Model(network.inputs[0], features).call(_normalise(image, library.get_preprocessing(backbone)))
-    return Model(image, _head(x, outputs, enlarge=enlarge, bias=output_bias, l2=l2), name="pretrained")
+    return Model(image, _head(x, outputs, activation, enlarge=enlarge, bias=output_bias, l2=l2), name="pretrained")
 
 
 def output_size(side: int, *, architecture: str = "unet") -> int | None:
@@ -315,7 +317,7 @@ def _before_head(network: Model):
     return last.input, 1
 
 
-def _head(x, outputs: int, *, enlarge: int, bias, l2: float):
+def _head(x, outputs: int, activation: str | None, *, enlarge: int, bias, l2: float):
     """The library's 3x3 convolution to `logits`, then `probability`, in float32."""
     logits = layers.Conv2D(
         outputs,
@@ -329,5 +331,4 @@ def _head(x, outputs: int, *, enlarge: int, bias, l2: float):
     )(x)
     if enlarge > 1:
         logits = layers.UpSampling2D(enlarge, interpolation="bilinear", dtype="float32", name="logits")(logits)
-    activation = "sigmoid" if outputs == 1 else "softmax"
-    return layers.Activation(activation, dtype="float32", name="probability")(logits)
+    return layers.Activation(activation_of(activation, outputs), dtype="float32", name="probability")(logits)

@@ -30,6 +30,7 @@ def unet(
     dropout: float | list[float] = 0.5,
     dropout_at: Literal["every", "contracting_end"] = "contracting_end",
     l2: float = 0.0,
+    activation: str | None = None,
     output_bias: float | Sequence[float] | None = None,
 ) -> Model:
     """U-Net: a contracting and an expanding path of `depth` levels, joined level by level.
@@ -40,7 +41,8 @@ def unet(
 
     Args:
         input_shape: (H, W, C) of a tile; H and W may be None: any legal size.
-        outputs: 1 = sigmoid foreground; n > 1 = softmax over n classes, background first.
+        outputs: Number of channels: 1 = foreground; n > 1 = classes, background first, unless `activation` says else.
+        activation: sigmoid = channels that do not exclude each other; None = sigmoid for one output, softmax for more.
         filters: Channels of the first level; each level doubles them.
         depth: Number of 2x2 max poolings.
         padding: `valid` (the paper; the border is lost) or `same` (zeros outside).
@@ -89,7 +91,7 @@ def unet(
         x = crop_and_concatenate(skips[level], x, crop=crops[level], name=f"join{level}")
         x = convolution_unit(x, channels, name=f"up{level}a", dropout=shares[level], **unit)
         x = convolution_unit(x, channels, name=f"up{level}b", dropout=shares[level], **unit)
-    return Model(inputs, head(x, outputs, bias=output_bias, l2=l2), name="unet")
+    return Model(inputs, head(x, outputs, activation=activation, bias=output_bias, l2=l2), name="unet")
 
 
 def output_size(side: int, *, depth: int = 4, padding: str = "valid") -> int | None:

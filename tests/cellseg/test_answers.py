@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cellseg.answers import cell_classes, classes, foreground
+from cellseg.answers import cell_classes, classes, foreground, inner
 
 
 def softmax(seed, shape=(9, 11), channels=4):
@@ -31,6 +31,27 @@ def test_argmax_is_a_threshold_of_a_half(seed):
     # 0.4 background, 0.3 and 0.3: not background by the sum, but background is the most probable class
     split = np.array([[[0.4, 0.3, 0.3]]], np.float32)
     assert foreground(split)[0, 0] > 0.5 > foreground(split, decision="argmax")[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("target", "drawn", "middle"),
+    [
+        ("foreground_distance", 0.2, 0.7),
+        ("foreground_border", 0.8, 0.7),
+        ("classes", 0.8, None),
+        ("foreground", 0.8, None),
+    ],
+)
+def test_what_the_channels_say_goes_by_the_target(target, drawn, middle):
+    probability = np.array([[[0.2, 0.7, 0.1]]], np.float32)[..., : 2 if target == "foreground_distance" else 3]
+    assert foreground(probability, target=target)[0, 0] == pytest.approx(drawn)
+    found = inner(probability, target=target)
+    assert (found is None) if middle is None else found[0, 0] == pytest.approx(middle)
+
+
+def test_a_distance_is_both():
+    probability = np.array([[[0.25]]], np.float32)
+    assert foreground(probability, target="distance") == inner(probability, target="distance") == 0.25
 
 
 def test_argmax_of_nothing_at_all_is_background():

@@ -237,6 +237,31 @@ def test_a_sum_is_the_weighted_sum_of_its_terms():
     assert float(again(truth, logits)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_term_of_a_sum_looks_at_its_channel():
+    generator = np.random.default_rng(3)
+    truth, logits = generator.random((2, 4, 4, 2)).astype(np.float32), generator.normal(size=(2, 4, 4, 2))
+    loss = Sum(terms=[{"name": "dice", "channel": 0}, {"name": "bce", "channel": 1, "weight": 0.5}])
+    expected = Dice()(truth[..., :1], logits[..., :1]) + 0.5 * BCE()(truth[..., 1:], logits[..., 1:])
+    assert float(loss(truth, logits)) == pytest.approx(float(expected), rel=1e-6)
+    stored = loss.resolved(0.5)
+    assert [term["channel"] for term in stored["terms"]] == [0, 1]
+    assert float(Sum(**stored)(truth, logits)) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [
+        (-1, r"loss.terms\[0\].channel must be a whole number >= 0, got -1"),
+        (True, "got True"),
+        (2, "channel is 2, but the network has 1"),
+    ],
+)
+def test_a_channel_that_is_none_is_an_error(channel, message):
+    blank = np.zeros((1, 2, 2, 1), np.float32)
+    with pytest.raises(InputError, match=message):
+        Sum(terms=[{"name": "bce", "channel": channel}])(blank, blank)
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [

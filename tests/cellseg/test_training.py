@@ -170,7 +170,15 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
             r"schedule.warmup_epochs must be in \[0, 2\), got 3",
         ),
         ({"model": SMALL, "train": {"start_from": "nowhere"}}, "There is no run folder nowhere"),
-        ({"model": SMALL, "target": "distance"}, "target: 'distance' can be prepared .* Train on: foreground"),
+        ({"model": SMALL, "target": "foreground_border"}, "one output channel, got 3. Use loss categorical_ce"),
+        (
+            {
+                "model": SMALL,
+                "target": "foreground_distance",
+                "loss": {"name": "sum", "terms": [{"name": "bce", "channel": 2}]},
+            },
+            r"loss.terms\[0\].channel is 2, but the network has 2 output",
+        ),
         (
             {"model": SMALL, "target": {"name": "foreground", "width": 2}},
             "target.width: 'foreground' takes no such key",

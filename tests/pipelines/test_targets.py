@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.targets import TARGETS, classes, distance, foreground, foreground_border, num_outputs
+from pipelines.targets import (
+    TARGETS,
+    classes,
+    distance,
+    foreground,
+    foreground_border,
+    foreground_distance,
+    num_outputs,
+)
 from tests import oracles
 from tests.cells import empty, nested, one_cell, sparse_ids, two_touching
 
@@ -123,6 +131,7 @@ def test_no_classes_are_refused():
         ("foreground", {"softmax": True}, 2),
         ("foreground_border", {"width": 3}, 3),
         ("distance", {}, 1),
+        ("foreground_distance", {}, 2),
         ("classes", {"num_classes": 4}, 5),
     ],
 )
@@ -144,3 +153,9 @@ def test_the_number_of_a_cell_does_not_matter(name):
     np.testing.assert_array_equal(
         TARGETS[name](two_touching(), kinds, **options), TARGETS[name](sparse_ids(), kinds, **options)
     )
+
+
+def test_foreground_and_distance_side_by_side():
+    target = foreground_distance(two_touching())
+    np.testing.assert_array_equal(target[..., :1], foreground(two_touching()))
+    np.testing.assert_array_equal(target[..., 1:], distance(two_touching()))
