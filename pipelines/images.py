@@ -143,34 +143,42 @@ def write_labels(
     path: Path | str,
     labels: np.ndarray,
     *,
-    spacing_um: tuple[float, float] | None = None,
+    spacing_um: tuple[float, ...] | None = None,
     interval_s: float | None = None,
+    sections: bool = False,
 ) -> None:
     """Write labels as a deflate TIFF that ImageJ opens with its calibration; the file appears whole or not at all.
 
     Args:
         path: Final name.
         labels: Integers >= 0, (H, W) or (T, H, W); uint16 where the ids fit, else uint32.
-        spacing_um: (row, column) pixel size.
+        spacing_um: (row, column) pixel size, of sections (z, row, column).
         interval_s: Seconds between frames.
+        sections: The pages are the sections of a volume (Z, H, W), not frames.
     """
     if labels.ndim not in (2, 3) or labels.dtype.kind not in "ui" or labels.size == 0 or labels.min() < 0:
         raise ValueError(f"Labels must be integers >= 0, (H, W) or (T, H, W); got {labels.dtype} {labels.shape}.")
     if labels.max() >= 2**32:
         raise ValueError(f"{path}: label {labels.max()} does not fit 32 bits.")
     labels = labels.astype(np.uint16 if labels.max() < 2**16 else np.uint32)
-    tags = label_tags(len(labels) if labels.ndim == 3 else None, spacing_um=spacing_um, interval_s=interval_s)
-    _write_tiff(path, labels, spacing_um=spacing_um, **tags)
+    pages = len(labels) if labels.ndim == 3 else None
+    tags = label_tags(pages, sections=sections, spacing_um=spacing_um, interval_s=interval_s)
+    _write_tiff(path, labels, spacing_um=spacing_um and (spacing_um[-2], spacing_um[-1]), **tags)
 
 
 def label_tags(
-    num_pages: int | None, *, spacing_um: tuple[float, float] | None = None, interval_s: float | None = None
+    num_pages: int | None,
+    *,
+    sections: bool = False,
+    spacing_um: Sequence[float] | None = None,
+    interval_s: float | None = None,
 ) -> dict[str, Any]:
     """Tags by which ImageJ knows a label file as a stack with its calibration; `num_pages` is None for a plain one."""
     lines = ["ImageJ=1.54f"]
     if num_pages is not None:
-        lines += [f"images={num_pages}", f"frames={num_pages}", "hyperstack=true"]
-    lines += ["unit=um"] if spacing_um is not None else []
+        lines += [f"images={num_pages}", f"{'slices' if sections else 'frames'}={num_pages}", "hyperstack=true"]
+    if spacing_um is not None:
+        lines += ["unit=um", *(f"spacing={distance}" for distance in spacing_um[:-2])]
     if interval_s is not None:
         lines += [f"finterval={interval_s}", "tunit=sec"]
     # The description is written here because tifffile's ImageJ mode refuses 32-bit integers, which ImageJ reads.

@@ -1,7 +1,8 @@
 """Figures: arrays and tables to PNG bytes, for the report and for whoever wants one alone.
 
 Pictures of images live in `pictures`, those of single cells' mistakes in `mistakes`, curves in `plots`, bars of the
-error analysis in `errors`. The report that holds them is `cellseg.report`.
+error analysis in `errors`, tracks over the images in `tracks` and `movies`, their plots in `populations`, 3-D objects
+in `volumes`. The report that holds them is `cellseg.report`.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from cellseg.figures.errors import merges_and_membranes, recall_by_fact
 from cellseg.figures.mistakes import mistake_outlines
 from cellseg.figures.pictures import class_outlines, outlines, overlay
 from cellseg.figures.plots import per_image_scores, threshold_curve, training_curves
+from cellseg.figures.populations import displacement, lineage_tree, population
+from cellseg.figures.volumes import rendered_objects
 
 FIGURES: dict[str, Callable[..., bytes]] = {
     "outlines": outlines,
@@ -21,17 +24,25 @@ FIGURES: dict[str, Callable[..., bytes]] = {
     "per_image_scores": per_image_scores,
     "recall_by_fact": recall_by_fact,
     "merges_and_membranes": merges_and_membranes,
+    "lineage_tree": lineage_tree,
+    "population": population,
+    "displacement": displacement,
+    "rendered_objects": rendered_objects,
 }
 
 __all__ = [
     "FIGURES",
     "class_outlines",
+    "displacement",
+    "lineage_tree",
     "merges_and_membranes",
     "mistake_outlines",
     "outlines",
     "overlay",
     "per_image_scores",
+    "population",
     "recall_by_fact",
+    "rendered_objects",
     "threshold_curve",
     "training_curves",
 ]

@@ -201,6 +201,10 @@ def test_every_figure_is_in_the_table():
         "per_image_scores",
         "recall_by_fact",
         "merges_and_membranes",
+        "lineage_tree",
+        "population",
+        "displacement",
+        "rendered_objects",
     ]
     assert all(getattr(figures, name) is function for name, function in figures.FIGURES.items())
 
