@@ -1,4 +1,4 @@
-"""CTC track tables: read and check man_track.txt, one line `label begin end parent` a track.
+"""CTC track tables: read, check and write man_track.txt and res_track.txt, one line `label begin end parent` a track.
 
 Which files a sequence has is known by `pipelines.sources.ctc`; finding tracks in labels is no work of this package.
 """
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import InputError
+from pipelines.files import whole_file
 
 # Enough ids to see the pattern, few enough to read.
 SHOWN = 5
@@ -55,6 +56,21 @@ def read_tracks(path: Path | str) -> dict[int, Track]:
     for label, track in tracks.items():
         _check_parent(track, tracks, f"{path}, {places[label]}")
     return tracks
+
+
+def write_tracks(path: Path | str, tracks: Mapping[int, Track]) -> None:
+    """Write a table of tracks in the order of their labels; it appears whole or not at all. Without tracks it is empty.
+
+    Raises:
+        ValueError: The table contradicts itself, so that `read_tracks` would refuse it.
+    """
+    for label, track in tracks.items():
+        if label != track.label or label < 1 or track.end < track.begin:
+            raise ValueError(f"{path}: {track} cannot stand under label {label}.")
+        _check_parent(track, tracks, str(path))
+    lines = [f"{one.label} {one.begin} {one.end} {one.parent}\n" for _, one in sorted(tracks.items())]
+    with whole_file(path) as temporary:
+        temporary.write_text("".join(lines), encoding="ascii")
 
 
 def check_frame(tracks: Mapping[int, Track], ids: Iterable[int], frame: int, where: str) -> None:

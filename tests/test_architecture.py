@@ -14,6 +14,7 @@ LAYERS = [
     {"overlap", "tracks", "named", "outlines", "boxed"},
     {"models", "losses", "optimizers", "metrics", "answers", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
+    | {"shapes", "motion", "meshes", "label_series"}
     | {"mistakes", "intervals", "pairing", "interchange"},
     {"sections"},
     {"experiment"},
@@ -22,7 +23,7 @@ LAYERS = [
     {"thresholds", "held_out", "tuning"},
     {"callbacks"},
     {"dashboard", "streams", "trainer", "transfer"},
-    {"training", "evaluation", "score_files", "classification", "report", "prediction"}
+    {"training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
     | {"published", "comparison", "contenders"}
     | {"conveyor", "results", "stages", "cluster", "views", "streaming"},
     {"scoring"},
@@ -41,6 +42,12 @@ NUMPY_ROOMS = (
     "merging",
     "metrics",
     "measuring",
+    "tracking",
+    "label_series",
+    "shapes",
+    "motion",
+    "reconstruction",
+    "meshes",
     "error_analysis",
     "thresholds",
     "evaluation",

@@ -3,7 +3,7 @@
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.tracks import Track, check_frame, read_tracks
+from pipelines.tracks import Track, check_frame, read_tracks, write_tracks
 
 
 def write(folder, text):
@@ -81,3 +81,24 @@ def test_markers_that_disagree():
         check_frame(TRACKS, [0, 1], 4, "a.tif and b.txt")
     with pytest.raises(InputError, match=r"the image holds 11, 12, 13, 14, 15 and 3 more, which"):
         check_frame(TRACKS, [1, *range(11, 19)], 0, "a.tif and b.txt")
+
+
+def test_written_tables_are_read_again(tmp_path):
+    tracks = {2: Track(2, 3, 5, 1), 1: Track(1, 0, 2, 0)}
+    write_tracks(tmp_path / "a.txt", tracks)
+    assert (tmp_path / "a.txt").read_text() == "1 0 2 0\n2 3 5 1\n"
+    assert read_tracks(tmp_path / "a.txt") == tracks
+    write_tracks(tmp_path / "b.txt", {})
+    assert read_tracks(tmp_path / "b.txt") == {}
+
+
+def test_a_table_that_contradicts_itself_is_not_written(tmp_path):
+    for tracks, match in (
+        ({1: Track(2, 0, 1, 0)}, "cannot stand under label 1"),
+        ({1: Track(1, 2, 1, 0)}, "cannot stand under label 1"),
+        ({1: Track(1, 0, 1, 7)}, "the parent of track 1 is 7"),
+        ({1: Track(1, 0, 1, 0), 2: Track(2, 1, 1, 1)}, "lives until frame 1"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            write_tracks(tmp_path / "a.txt", tracks)
+    assert not (tmp_path / "a.txt").exists()

@@ -1,0 +1,247 @@
+"""Label series: anyone's labels of a sequence, whatever program has written them, one frame at a time.
+
+Outlines are turned into labels by `cellseg.interchange`, files of labels read by `pipelines.images`; what is done with
+a series is ordered in `cellseg.following`.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cellseg.interchange import Outlined, read_geojson, read_rois
+from pipelines.errors import InputError
+from pipelines.images import IMAGE_SUFFIXES, count_pages, image_stem, read_labels
+from pipelines.sources.pairs import labels_of_mask
+
+OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson", ".json")
+# Files of labels among others in one folder: where some are called so, the others are no labels.
+LABEL_NAMES = tuple(map(re.compile, (r"mask\d{3,}", r"man_(seg|track)\d{3,}", r".*_cp_masks", r".*_(labels?|masks?)")))
+# What cellseg-predict writes beside its labels.
+OTHER_NAMES = re.compile(r".*_(probability|overlay|classes)")
+SHOWN = 5
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Series:
+    """Labels of a sequence.
+
+    Args:
+        load: Frame -> function that reads its labels, int32 (H, W); ascending.
+        where: Frame -> the file, for messages.
+        label_masks: Make a cell of every piece of a mask.
+    """
+
+    load: dict[int, Callable[[], np.ndarray]]
+    where: dict[int, str]
+    label_masks: bool = False
+    masks: list[int] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        return ((frame, self.read(frame)) for frame in self.load)
+
+    def __len__(self) -> int:
+        return len(self.load)
+
+    def read(self, frame: int) -> np.ndarray:
+        """Labels of a frame, int32 (H, W).
+
+        Raises:
+            InputError: A file that cannot be read or holds no labels, or a mask where `label_masks` is not set.
+        """
+        labels = self.load[frame]()
+        pieces = labels_of_mask(labels)
+        if pieces is labels or (labels.max() == 1 and pieces.max() == 1):
+            return labels
+        if not self.label_masks:
+            raise InputError(
+                f"{self.where[frame]} is a mask, not labels: it holds no other values than 0 and {labels.max()}, in "
+                f"{pieces.max()} piece{'s' if pieces.max() > 1 else ''}. Labels have an id for each cell. Pass "
+                "--label-masks to make a cell of every piece; cells that touch each other then count as one."
+            )
+        return pieces
+
+    def missing(self) -> list[int]:
+        """Frames between the first and the last that have no file."""
+        frames = list(self.load)
+        return sorted(set(range(frames[0], frames[-1] + 1)) - set(frames)) if frames else []
+
+
+def find_series(
+    path: Path | str, *, shape: tuple[int, int] | None = None, label_masks: bool = False, say: Say = lambda text: None
+) -> Series:
+    """The labels of a folder or file.
+
+    A folder holds one file a frame, and the names differ in one number, that of the frame: label images (TIFF, PNG;
+    `mask000.tif` of the Cell Tracking Challenge, `a_000_cp_masks.png` of Cellpose), ROI sets of ImageJ (.zip) or
+    GeoJSON of QuPath. A file holds all frames: a TIFF of several pages, a .npy array (T, H, W), or a ROI set whose ROIs
+    have positions. Frames without ROIs are empty.
+
+    Args:
+        path: The folder or file.
+        shape: (H, W) of the images, for outlines; None takes the smallest that holds all outlines.
+        label_masks: See `Series`.
+        say: Told of what was passed over, cut or covered.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        InputError: No labels in it, names that are no series, two files of one frame, fractions instead of ids.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _folder(path, shape, label_masks, say)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file or folder {path}. Labels of a sequence were looked for there.")
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        stack = _read_array(path)
+        pages: dict[int, Callable] = {page: partial(stack.__getitem__, page) for page in range(len(stack))}
+    elif suffix in OUTLINE_SUFFIXES:
+        outlined = _read_outlines(path)
+        last = max(outlined.pages, default=0)
+        size = shape or _bounds([outlined], say)
+        pages = {page: partial(_drawn, outlined, page, size, str(path), say) for page in range(last + 1)}
+        _tell_passed_over(outlined, path, say)
+    else:
+        pages = {page: partial(read_labels, path, page=page) for page in range(count_pages(path))}
+    where = {page: f"{path}, page {page}" if len(pages) > 1 else str(path) for page in pages}
+    return Series(pages, where, label_masks)
+
+
+def frame_numbers(paths: Iterable[Path]) -> dict[int, Path]:
+    """Files by the number in which their names differ, ascending; a single file has its last number, or 0.
+
+    Raises:
+        InputError: Names without number, that differ in more than it, or two of one number.
+    """
+    stems = {image_stem(path): path for path in sorted(paths)}
+    # Words and numbers in turn: 'a1_t07_x' -> a, 1, _t, 07, _x
+    parts = {stem: re.split(r"(\d+)", stem) for stem in stems}
+    first = next(iter(parts.values()))
+    if len(stems) == 1:
+        number = first[-2] if len(first) > 1 else "0"
+        return {int(number): next(iter(stems.values()))}
+    changing = {
+        place
+        for words in parts.values()
+        if len(words) == len(first)
+        for place, (one, other) in enumerate(zip(first, words, strict=True))
+        if one != other
+    }
+    odd = [stem for stem, words in parts.items() if len(words) != len(first)]
+    if odd or len(changing) != 1 or not all(place % 2 for place in changing):
+        other = odd[0] if odd else list(stems)[-1]
+        raise InputError(
+            f"The files in {next(iter(stems.values())).parent} are no series: the names {next(iter(stems))} and "
+            f"{other} differ in more than one number. Names of a sequence differ in the number of the frame alone, "
+            "such as mask000.tif, mask001.tif; move other files away."
+        )
+    (place,) = changing
+    found: dict[int, Path] = {}
+    for stem, words in parts.items():
+        number = int(words[place])
+        if number in found:
+            raise InputError(f"{found[number]} and {stems[stem]} are both frame {number}. Keep one of them.")
+        found[number] = stems[stem]
+    return dict(sorted(found.items()))
+
+
+def few(numbers: Iterable[int]) -> str:
+    """'3, 4, 5, 6, 7 and 12 more'."""
+    names = [str(number) for number in numbers]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say: Say) -> Series:
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    pictures = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    pictures = [path for path in pictures if not OTHER_NAMES.fullmatch(image_stem(path))]
+    for pattern in LABEL_NAMES:
+        if named := [path for path in pictures if pattern.fullmatch(image_stem(path))]:
+            pictures = named
+            break
+    if pictures:
+        found = frame_numbers(pictures)
+        if len(found) == 1 and count_pages(next(iter(found.values()))) > 1:
+            return find_series(next(iter(found.values())), label_masks=label_masks, say=say)
+        where = {frame: str(path) for frame, path in found.items()}
+        return Series({frame: partial(_one_page, path) for frame, path in found.items()}, where, label_masks)
+    outlines = [path for path in files if path.suffix.lower() in OUTLINE_SUFFIXES]
+    if not outlines:
+        raise InputError(
+            f"{folder} holds no labels: no file there ends in {', '.join((*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES))}."
+        )
+    found = frame_numbers(outlines)
+    read = {frame: _single(_read_outlines(path), path) for frame, path in found.items()}
+    for frame, path in found.items():
+        _tell_passed_over(read[frame], path, say)
+    size = shape or _bounds(read.values(), say)
+    where = {frame: str(path) for frame, path in found.items()}
+    load: Mapping = {frame: partial(_drawn, read[frame], 0, size, where[frame], say) for frame in found}
+    return Series(dict(load), where, label_masks)
+
+
+def _one_page(path: Path) -> np.ndarray:
+    pages = read_labels(path)
+    if len(pages) > 1:
+        raise InputError(
+            f"{path} holds {len(pages)} pages, and the folder several files. Give one file with a page a frame, or a "
+            "folder with a file a frame; volumes are not tracked."
+        )
+    return pages[0]
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        stack = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path} is no array of numpy: {error}. Save the labels with numpy.save.") from error
+    if stack.dtype.kind not in "iub" or stack.ndim not in (2, 3):
+        raise InputError(
+            f"{path} holds {stack.dtype} of shape {stack.shape}: labels (T, H, W) of whole numbers were expected. A "
+            "probability becomes labels by a threshold first."
+        )
+    return (stack if stack.ndim == 3 else stack[np.newaxis]).astype(np.int32, copy=stack.dtype != np.int32)
+
+
+def _read_outlines(path: Path) -> Outlined:
+    return read_geojson(path) if path.suffix.lower() in (".geojson", ".json") else read_rois(path)
+
+
+def _single(outlined: Outlined, path: Path) -> Outlined:
+    """The cells of a file that is one frame: all of them, unless they lie on several positions."""
+    if len(outlined.pages) > 1:
+        raise InputError(
+            f"{path} holds ROIs at {len(outlined.pages)} positions, and the folder several files. Give one ROI set of "
+            "the whole sequence, or a folder with a set a frame."
+        )
+    return Outlined(dict(enumerate(outlined.pages.values())), outlined.passed_over)
+
+
+def _bounds(read: Iterable[Outlined], say: Say) -> tuple[int, int]:
+    shapes = [one.shape for one in read]
+    shape = max(height for height, _ in shapes), max(width for _, width in shapes)
+    say(
+        f"Outlines do not tell the size of the images; the labels are {shape[0]}x{shape[1]} pixels, as far as the "
+        "outlines reach. Pass --images to have the images' own size."
+    )
+    return shape
+
+
+def _tell_passed_over(outlined: Outlined, path: Path, say: Say) -> None:
+    if outlined.passed_over:
+        names = ", ".join(f"{name or 'without name'} ({kind})" for name, kind in outlined.passed_over[:SHOWN])
+        say(f"{path}: {len(outlined.passed_over)} outlines are no areas and were passed over: {names}.")
+
+
+def _drawn(outlined: Outlined, page: int, shape: tuple[int, int], where: str, say: Say) -> np.ndarray:
+    labels, covered, hidden = outlined.labels(page, shape)
+    if covered or hidden:
+        lost = f"; {hidden} cells have no pixel left" if hidden else ""
+        say(f"{where}: cells overlap in {covered} pixels, which the later one has got{lost}.")
+    return labels

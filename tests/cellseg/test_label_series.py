@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+
+from cellseg.interchange import write_geojson, write_rois
+from cellseg.label_series import few, find_series, frame_numbers
+from pipelines.errors import InputError
+from pipelines.images import write_image, write_labels
+
+
+def labels(frame=0):
+    """Two cells, the first one column further in each frame."""
+    made = np.zeros((8, 12), np.int32)
+    made[1:4, 1 + frame : 4 + frame] = 3
+    made[5:8, 8:12] = 5
+    return made
+
+
+def numbered(made):
+    """The same cells as 1, 2: outlines have no ids."""
+    return np.searchsorted(np.unique(made), made).astype(np.int32)
+
+
+def same(series, frames):
+    assert list(series.load) == list(frames)
+    for frame, expected in frames.items():
+        np.testing.assert_array_equal(series.read(frame), expected)
+
+
+@pytest.mark.parametrize(
+    "names, frames",
+    [
+        (["mask000.tif", "mask001.tif"], [0, 1]),
+        (["mask009.tif", "mask010.tif"], [9, 10]),
+        (["well2_t7_cp_masks.tif", "well2_t11_cp_masks.tif"], [7, 11]),
+        (["3.tif", "20.tif"], [3, 20]),
+        (["b-07.ome.tif", "b-08.ome.tif"], [7, 8]),
+        (["img_0005_label.png", "img_0006_label.png"], [5, 6]),
+    ],
+)
+def test_a_folder_of_label_images(tmp_path, names, frames):
+    for number, name in enumerate(names):
+        if name.endswith(".png"):
+            write_image(tmp_path / name, labels(number).astype(np.uint8))
+        else:
+            write_labels(tmp_path / name, labels(number))
+    series = find_series(tmp_path)
+    same(series, {frame: labels(number) for number, frame in enumerate(frames)})
+    assert series.where[frames[0]] == str(tmp_path / names[0])
+
+
+def test_other_files_of_a_program_are_passed_over(tmp_path):
+    for frame in range(2):
+        write_image(tmp_path / f"a_{frame:03d}.tif", np.full((8, 12), 7, np.uint8))
+        write_labels(tmp_path / f"a_{frame:03d}_cp_masks.tif", labels(frame))
+        (tmp_path / f"a_{frame:03d}_seg.npy").write_bytes(b"no labels")
+    same(find_series(tmp_path), {0: labels(0), 1: labels(1)})
+
+
+def test_what_cellseg_predict_writes(tmp_path):
+    for frame in range(2):
+        write_labels(tmp_path / f"b_{frame}.tif", labels(frame))
+        write_image(tmp_path / f"b_{frame}_probability.tif", np.zeros((8, 12), np.float32))
+        write_rois(tmp_path / f"b_{frame}_rois.zip", labels(frame))
+    same(find_series(tmp_path), {0: labels(0), 1: labels(1)})
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_stack(tmp_path, in_folder):
+    write_labels(tmp_path / "stack.tif", np.array([labels(0), labels(1), labels(2)]))
+    series = find_series(tmp_path if in_folder else tmp_path / "stack.tif")
+    same(series, {frame: labels(frame) for frame in range(3)})
+    assert series.where[2] == f"{tmp_path / 'stack.tif'}, page 2"
+
+
+def test_an_array_of_numpy(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([labels(0), labels(1)], np.uint16))
+    same(find_series(tmp_path / "a.npy"), {0: labels(0), 1: labels(1)})
+    np.save(tmp_path / "b.npy", np.zeros((2, 8, 12)))
+    with pytest.raises(InputError, match=r"b.npy holds float64 of shape \(2, 8, 12\): labels \(T, H, W\)"):
+        find_series(tmp_path / "b.npy")
+    (tmp_path / "c.npy").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"c.npy is no array of numpy"):
+        find_series(tmp_path / "c.npy")
+
+
+def test_a_roi_set_of_a_sequence(tmp_path):
+    write_rois(tmp_path / "a.zip", np.array([labels(0), np.zeros_like(labels()), labels(2)]))
+    said = []
+    series = find_series(tmp_path / "a.zip", shape=(8, 12), say=said.append)
+    same(series, {0: numbered(labels(0)), 1: np.zeros((8, 12), np.int32), 2: numbered(labels(2))})
+    assert said == []
+
+
+def test_a_roi_set_or_geojson_a_frame(tmp_path):
+    for frame in range(2):
+        (tmp_path / "rois").mkdir(exist_ok=True)
+        (tmp_path / "json").mkdir(exist_ok=True)
+        write_rois(tmp_path / "rois" / f"a{frame}.zip", labels(frame))
+        write_geojson(tmp_path / "json" / f"a{frame}.geojson", labels(frame))
+    for name in ("rois", "json"):
+        said = []
+        # The lower right cell ends in the last row and column: the outlines reach over the whole image.
+        same(find_series(tmp_path / name, say=said.append), {0: numbered(labels(0)), 1: numbered(labels(1))})
+        assert len(said) == 1 and "the labels are 8x12 pixels" in said[0] and "--images" in said[0]
+
+
+def test_overlapping_outlines_are_counted(tmp_path):
+    square = [[[0, 0], [4, 0], [4, 4], [0, 4], [0, 0]]]
+    inside = [[[1, 1], [3, 1], [3, 3], [1, 3], [1, 1]]]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": one}} for one in (inside, square)
+    ] + [{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {"name": "spot"}}]
+    import json
+
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    said = []
+    series = find_series(tmp_path / "a.geojson", shape=(5, 5), say=said.append)
+    assert (series.read(0)[:4, :4] == 2).all() and not series.read(0)[4].any()
+    assert "1 outlines are no areas and were passed over: spot (Point)." in said[0]
+    assert "cells overlap in 4 pixels, which the later one has got; 1 cells have no pixel left." in said[1]
+
+
+@pytest.mark.parametrize("value", [255, 1])
+def test_a_mask_is_refused_or_labelled(tmp_path, value):
+    mask = np.where(labels() > 0, value, 0)
+    write_labels(tmp_path / "a_1.tif", mask)
+    match = rf"a_1.tif is a mask, not labels: it holds no other values than 0 and {value}, in 2 pieces.*--label-masks"
+    with pytest.raises(InputError, match=match):
+        find_series(tmp_path).read(1)
+    assert sorted(np.unique(find_series(tmp_path, label_masks=True).read(1)).tolist()) == [0, 1, 2]
+
+
+def test_one_cell_and_no_cell_are_no_masks(tmp_path):
+    one = np.where(labels() == 3, 1, 0)
+    write_labels(tmp_path / "a0.tif", one)
+    write_labels(tmp_path / "a1.tif", np.zeros_like(one))
+    same(find_series(tmp_path), {0: one, 1: np.zeros_like(one)})
+
+
+def test_fractions_are_no_labels(tmp_path):
+    write_image(tmp_path / "a0.tif", np.zeros((4, 4), np.float32))
+    with pytest.raises(InputError, match="labels must be whole numbers, the file holds float32"):
+        find_series(tmp_path).read(0)
+
+
+def test_names_that_are_no_series(tmp_path):
+    with pytest.raises(InputError, match=r"the names a1_2 and a2_3 differ in more than one number"):
+        frame_numbers([tmp_path / "a1_2.tif", tmp_path / "a2_3.tif"])
+    with pytest.raises(InputError, match=r"the names a and b differ in more than one number"):
+        frame_numbers([tmp_path / "a.tif", tmp_path / "b.tif"])
+    with pytest.raises(InputError, match=r"a01.tif and .*a1.tif are both frame 1"):
+        frame_numbers([tmp_path / "a1.tif", tmp_path / "a01.tif", tmp_path / "a2.tif"])
+    assert list(frame_numbers([tmp_path / "a_t007_x.tif"])) == [7]
+    assert list(frame_numbers([tmp_path / "a.tif"])) == [0]
+
+
+def test_a_folder_without_labels(tmp_path):
+    with pytest.raises(InputError, match="holds no labels: no file there ends in"):
+        find_series(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        find_series(tmp_path / "nowhere")
+    (tmp_path / "a.zip").write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"a.zip is no ROI set of ImageJ"):
+        find_series(tmp_path)
+    (tmp_path / "a.geojson").write_text("{}")
+    with pytest.raises(InputError, match=r"a.geojson is no GeoJSON of cells"):
+        find_series(tmp_path / "a.geojson")
+
+
+def test_missing_frames(tmp_path):
+    for frame in (2, 3, 7):
+        write_labels(tmp_path / f"mask{frame:03d}.tif", labels())
+    assert find_series(tmp_path).missing() == [4, 5, 6]
+    assert few(range(8)) == "0, 1, 2, 3, 4 and 3 more"
