@@ -41,7 +41,8 @@ def memory_size(text: str) -> int:
 
 def read_pictures(contrast: tuple[float, float]) -> list[Picture]:
     """The grey pictures of the project's nuclei, each at full contrast."""
-    from pipelines.images import image_files, read_image, read_labels, stretch_contrast, to_channels
+    from pipelines.contrast import stretch_contrast, to_channels
+    from pipelines.images import image_files, read_image, read_labels
 
     pictures = []
     for file, truth in zip(image_files(NUCLEI / "images"), image_files(NUCLEI / "labels"), strict=True):

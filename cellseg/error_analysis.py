@@ -52,7 +52,7 @@ class ErrorAnalysis:
         """Look at one image.
 
         Args:
-            image: float (H, W, C) in [0, 1], after `pipelines.images.stretch_contrast`.
+            image: float (H, W, C) in [0, 1], after `pipelines.contrast.stretch_contrast`.
             labels_true: integer (H, W), 0 = background; ids may have gaps.
             labels_pred: integer (H, W).
             ignore: bool (H, W), True = unannotated.

@@ -14,8 +14,8 @@ import numpy as np
 
 from pipelines.allocator import aligned, keep_freed_memory
 from pipelines.augment import MAPS, Augmenter
+from pipelines.contrast import stretch_contrast
 from pipelines.errors import InputError, nearest
-from pipelines.images import stretch_contrast
 from pipelines.shards import arrays
 from pipelines.shards.manifest import Manifest
 from pipelines.targets import TARGETS, num_outputs

@@ -1,6 +1,7 @@
 """What is inside an image file: pixels, number of pages and pixel size of TIFF, PNG, BMP and JPEG, damage found.
 
-Dtypes, labels, writing and contrast are the work of `pipelines.images`, through which everything else reads files.
+Files of microscopes are passed on to `pipelines.microscopes`.
+Dtypes, labels and writing are the work of `pipelines.images`, through which everything else reads files.
 """
 
 import contextlib
@@ -20,10 +21,13 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from pipelines import microscopes
 from pipelines.errors import InputError
+from pipelines.microscopes import MICROSCOPE_SUFFIXES
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
+OPEN_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (*OPEN_SUFFIXES, *MICROSCOPE_SUFFIXES)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_GREY, PNG_PALETTE, PNG_GREY_ALPHA = 0, 3, 4
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
@@ -50,9 +54,13 @@ def decode(path: Path, *, labels: bool, page: int | None = None) -> np.ndarray:
     Raises:
         FileNotFoundError, InputError: As `pipelines.images.read_pages`.
     """
-    if checked_suffix(path) in TIFF_SUFFIXES:
+    suffix = checked_suffix(path)
+    if suffix in TIFF_SUFFIXES:
         with open_tiff(path) as (tif, series):
             return _tiff_pages(tif, series, path, labels=labels, page=page)
+    if suffix in MICROSCOPE_SUFFIXES:
+        with damage_reported(path):
+            return microscopes.read(path, page=page)
     if page not in (None, 0):
         raise InputError(f"{path} has one page; page {page} was asked for (counted from 0).")
     with damage_reported(path):
@@ -60,9 +68,13 @@ def decode(path: Path, *, labels: bool, page: int | None = None) -> np.ndarray:
 
 
 def count_pages(path: Path | str) -> int:
-    """Number of pages of an image file, from its header; 1 for everything but TIFF."""
+    """Number of pages of an image file, from its header; 1 for everything but TIFF and files of microscopes."""
     path = Path(path)
-    if checked_suffix(path) not in TIFF_SUFFIXES:
+    suffix = checked_suffix(path)
+    if suffix in MICROSCOPE_SUFFIXES:
+        with damage_reported(path):
+            return microscopes.layout(path)[0]
+    if suffix not in TIFF_SUFFIXES:
         return 1
     with open_tiff(path) as (_, series):
         return sum(num_pages(one) for one in series)
@@ -71,7 +83,11 @@ def count_pages(path: Path | str) -> int:
 def read_spacing_um(path: Path | str) -> tuple[float, float] | None:
     """(row, column) pixel size in micrometres from OME-XML, ImageJ or centimetre tags; None where it is not known."""
     path = Path(path)
-    if checked_suffix(path) not in TIFF_SUFFIXES:
+    suffix = checked_suffix(path)
+    if suffix in MICROSCOPE_SUFFIXES:
+        with damage_reported(path):
+            return microscopes.read_calibration(path).spacing_um
+    if suffix not in TIFF_SUFFIXES:
         return None
     with open_tiff(path) as (tif, _):
         spacing = _ome_spacing(tif.ome_metadata) if tif.ome_metadata else _tag_spacing(tif)

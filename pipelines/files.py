@@ -38,7 +38,9 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False, keep: str = "") -> Iterator[Path]:
+def whole_folder(
+    path: Path | str, *, marker: str, overwrite: bool = False, keep: str = "", after_errors: bool = False
+) -> Iterator[Path]:
     """Give a temporary folder beside `path`; on success move it to `path`, on any error remove it.
 
     Args:
@@ -48,6 +50,7 @@ def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False, keep
         overwrite: Replace an existing folder of this kind. Its old content is there until the new one is whole.
         keep: File that makes the temporary folder worth keeping: where it is there after an interruption (Ctrl-C, an
             `InterruptionError`, or a kill, which asks nobody), the next call for `path` gets the folder as it was left.
+        after_errors: Keep it after any other error, too.
 
     Yields:
         The temporary folder; empty, unless an interrupted call left one worth keeping.
@@ -72,7 +75,7 @@ def whole_folder(path: Path | str, *, marker: str, overwrite: bool = False, keep
             shutil.rmtree(old, ignore_errors=True)
         except BaseException as error:
             interrupted = isinstance(error, InterruptionError) or not isinstance(error, Exception)
-            if not (interrupted and keep and (temporary / keep).is_file()):
+            if not ((interrupted or after_errors) and keep and (temporary / keep).is_file()):
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
 

@@ -1,18 +1,11 @@
 """Loading: items to samples ready to be stored, by several processes or machines, the training ones also augmented.
 
-What a layout's files are is known by `pipelines.sources`; writing is the business of `pipelines.shards`. The cluster's
-own ways live in `pipelines.cluster`.
+What a layout's files are is known by `pipelines.sources`; writing is the business of `pipelines.shards`. Processes are
+started by `pipelines.workers`; the cluster's own ways live in `pipelines.cluster`.
 """
 
-import collections
-import concurrent.futures
 import functools
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +16,13 @@ import numpy as np
 
 from pipelines import cluster
 from pipelines.augment import MAPS, Augmenter
+from pipelines.contrast import contrast_limits, stretch_contrast, to_channels
 from pipelines.errors import InputError
-from pipelines.images import contrast_limits, stretch_contrast, to_channels
 from pipelines.provenance import fingerprint, relative
 from pipelines.sample import Item, Sample
 from pipelines.shards.manifest import SPLITS, pixels_hash
 from pipelines.shards.record import Loaded
+from pipelines.workers import in_order
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -130,20 +124,6 @@ def _augmenter(steps: str) -> Augmenter:
     return Augmenter(json.loads(steps))
 
 
-def _start_worker() -> None:
-    # Ctrl-C is the main process' business; a worker would only print a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        # A parent that was killed tells nobody, and its workers would wait for ever.
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 def _load_there(task: Task, *, load: Callable[[Task], Loaded]) -> Loaded:
     cluster.must_see(task.item.files)
     return load(task)
@@ -167,19 +147,4 @@ def loaded(
     if client is not None:
         yield from cluster.spread(client, functools.partial(_load_there, load=load), wanted, name=_name)
         return
-    if workers <= 1:
-        yield from map(load, wanted)
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with TensorFlow's threads can hang
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-        waiting: collections.deque = collections.deque()
-        try:
-            for task in wanted:
-                waiting.append(pool.submit(load, task))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    yield from in_order(load, wanted, workers)

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from skimage.segmentation import find_boundaries
 
+from pipelines.contrast import stretch_contrast
 from pipelines.files import whole_file
-from pipelines.images import stretch_contrast
 from pipelines.sample import Sample
 
 MOST = 12

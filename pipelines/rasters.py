@@ -30,6 +30,7 @@ from pipelines.decoding import (
 from pipelines.disk import clipped
 from pipelines.errors import InputError
 from pipelines.images import image_dtype, read_page
+from pipelines.microscopes import MICROSCOPE_SUFFIXES, layout
 from pipelines.ome_zarr import ZarrImage, is_zarr
 
 GREY = ("1", "L", "LA", "I", "I;16", "I;16B")  # modes of Pillow
@@ -80,7 +81,8 @@ class Raster(ABC):
 def open_raster(path: Path | str) -> Raster:
     """Open an image for reading by windows: of a TIFF the full resolution, of an OME-Zarr level 0.
 
-    What cannot be read by windows (PNG, BMP, JPEG, a TIFF with one compressed strip) is one block.
+    What cannot be read by windows (PNG, BMP, JPEG, a TIFF with one compressed strip, a file of a microscope) is one
+    block.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -89,7 +91,10 @@ def open_raster(path: Path | str) -> Raster:
     path = Path(path)
     if is_zarr(path):
         return ZarrRaster(path)
-    return TiffRaster(path) if checked_suffix(path) in TIFF_SUFFIXES else PictureRaster(path)
+    suffix = checked_suffix(path)
+    if suffix in MICROSCOPE_SUFFIXES:
+        return MicroscopeRaster(path)
+    return TiffRaster(path) if suffix in TIFF_SUFFIXES else PictureRaster(path)
 
 
 @dataclass(frozen=True)
@@ -160,6 +165,21 @@ class PictureRaster(Raster):
         deep = header.startswith(PNG_SIGNATURE) and header[24] == 16
         self.shape, self.dtype = (height, width, 1 if mode in GREY else 3), np.dtype(np.uint16 if deep else np.uint8)
         self.stored_bytes = self.dtype.itemsize * self.shape[2]
+
+    def read(self, page: int, rows: slice, columns: slice = slice(None)) -> np.ndarray:
+        """See `Raster.read`."""
+        return read_page(self.path, page)[rows, columns]
+
+
+class MicroscopeRaster(Raster):
+    """A .czi, .nd2 or .lif, read a page at a time."""
+
+    def __init__(self, path: Path):
+        with damage_reported(path):
+            self.pages, self.shape, stored = layout(path)
+        self.path, self.spacing_um, self.block = path, read_spacing_um(path), self.shape[:2]
+        self.dtype = image_dtype(np.zeros((1, 1, 1, 1), stored), path).dtype
+        self.stored_bytes = self.shape[2] * stored.itemsize
 
     def read(self, page: int, rows: slice, columns: slice = slice(None)) -> np.ndarray:
         """See `Raster.read`."""

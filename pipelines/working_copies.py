@@ -1,6 +1,6 @@
 """Working copies: a page of a raster as plain pixels on disk, checked, and the contrast limits of all of it.
 
-Rasters are read in `pipelines.rasters`; of an image in memory, `pipelines.images` measures the contrast.
+Rasters are read in `pipelines.rasters`; of an image in memory, `pipelines.contrast` measures the contrast.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.contrast import interpolated, limits_of_counts, ranks_of_percentile
 from pipelines.disk import DiskArray
 from pipelines.errors import InputError
-from pipelines.images import interpolated, limits_of_counts, ranks_of_percentile
 from pipelines.rasters import Raster
 
 Channels = Callable[[np.ndarray], np.ndarray]  # (h, w, C) -> (h, w, C'), pixel by pixel
@@ -51,7 +51,7 @@ def working_copy(
 
 
 def limits_on_disk(image: DiskArray, low: float, high: float, *, num_bytes: int) -> tuple[float, float]:
-    """`pipelines.images.contrast_limits` of an image on disk, equal to the last bit.
+    """`pipelines.contrast.contrast_limits` of an image on disk, equal to the last bit.
 
     Args:
         image: (H, W, C), uint8, uint16 or float32 without NaN.

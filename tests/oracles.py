@@ -441,3 +441,25 @@ def kinds_of_cells(labels_true, labels_pred):
             strength = ["spurious", "merged", "split", "found"].index
             kinds_pred[p] = max(kinds_pred[p], kinds_true[label], key=strength)
     return kinds_true, kinds_pred
+
+
+def num_hills(height, mask, depth, least):
+    """Hills of the heights {pixel: height} in a mask: at least `least` high, and more than `depth` above the pass.
+
+    Pixels rise out of the water one by one, the highest first; where two islands meet, the lower summit is a hill of
+    its own if it stands high enough above the water. The last island is a hill in any case.
+    """
+    summit, island, summits = {}, {}, []
+    for place in sorted(zip(*np.nonzero(mask), strict=True), key=lambda place: -height[place]):
+        island[place], summit[place] = place, height[place]
+        around = [(place[0] + i, place[1] + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+        for other in {island[other] for other in around if other in island} - {place}:
+            own = island[place]
+            low, high = sorted([own, other], key=summit.get)
+            if own == other:
+                continue
+            if summit[low] - height[place] > depth:
+                summits.append(summit[low])
+            island.update({pixel: high for pixel, at in island.items() if at == low})
+    summits += [summit[top] for top in set(island.values())]
+    return sum(value >= least for value in summits)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cellseg.figures.canvas import DPI, legend, pixels, png, put
 from cellseg.overlap import contingency, match
-from pipelines.images import contrast_limits
+from pipelines.contrast import contrast_limits
 from pipelines.preview import COLOURS, displayed, outline, resized, tinted
 
 # After Okabe & Ito: blue and orange differ for every kind of colour vision, and white from both.

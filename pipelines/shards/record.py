@@ -17,7 +17,7 @@ class Loaded:
 
     Args:
         sample: As read.
-        contrast: Limits (low, high), see `pipelines.images.contrast_limits`.
+        contrast: Limits (low, high), see `pipelines.contrast.contrast_limits`.
         sha256: Of the pixels.
         files: Fingerprints of the raw files, see `pipelines.provenance.fingerprint`.
     """

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pipelines.contrast import contrast_limits, to_channels
 from pipelines.disk import DiskArray
 from pipelines.errors import InputError
-from pipelines.images import contrast_limits, to_channels
 from pipelines.rasters import open_raster
 from pipelines.working_copies import limits_on_disk, working_copy
 

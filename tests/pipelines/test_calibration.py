@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import tifffile
+
+from pipelines.calibration import read_interval_s, read_section_um
+from pipelines.images import write_image, write_labels
+
+FRAMES = np.zeros((3, 8, 8), np.uint8)
+
+
+def test_imagej(tmp_path):
+    path = tmp_path / "a.tif"
+    tags = {"axes": "TYX", "finterval": 2.5, "tunit": "min", "unit": "um", "spacing": 3.0}
+    tifffile.imwrite(path, FRAMES, imagej=True, metadata=tags)
+    assert read_interval_s(path) == 150
+    assert read_section_um(path) == 3
+
+
+def test_ome(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tags = {"axes": "TYX", "TimeIncrement": 250.0, "TimeIncrementUnit": "ms", "PhysicalSizeZ": 300.0}
+    tifffile.imwrite(path, FRAMES, metadata=tags | {"PhysicalSizeZUnit": "nm"})
+    assert read_interval_s(path) == 0.25
+    assert read_section_um(path) == pytest.approx(0.3)
+    tifffile.imwrite(path, FRAMES, metadata={"axes": "TYX", "TimeIncrement": 7.0, "PhysicalSizeZ": 2.0})
+    assert (read_interval_s(path), read_section_um(path)) == (7, 2)
+
+
+def test_what_cellseg_writes(tmp_path):
+    labels = np.ones((2, 4, 4), np.int32)
+    write_labels(tmp_path / "t.tif", labels, spacing_um=(0.5, 0.5), interval_s=600.0)
+    write_labels(tmp_path / "z.tif", labels, spacing_um=(2.0, 0.5, 0.5), sections=True)
+    assert (read_interval_s(tmp_path / "t.tif"), read_section_um(tmp_path / "t.tif")) == (600, None)
+    assert (read_interval_s(tmp_path / "z.tif"), read_section_um(tmp_path / "z.tif")) == (None, 2)
+
+
+def test_unknown_is_none(tmp_path):
+    write_image(tmp_path / "a.tif", FRAMES[0])
+    write_image(tmp_path / "a.png", FRAMES[0])
+    for path in (tmp_path / "a.tif", tmp_path / "a.png", tmp_path):
+        assert read_interval_s(path) is None and read_section_um(path) is None
+    tifffile.imwrite(tmp_path / "b.tif", FRAMES, imagej=True, metadata={"axes": "TYX", "finterval": 0.0})
+    assert read_interval_s(tmp_path / "b.tif") is None
+    tifffile.imwrite(
+        tmp_path / "c.ome.tif", FRAMES, metadata={"axes": "TYX", "TimeIncrement": 1.0, "TimeIncrementUnit": "?"}
+    )
+    assert read_interval_s(tmp_path / "c.ome.tif") is None
