@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from cellseg.interchange import Outlined, read_geojson, read_rois
+from cellseg.shapes import number_cells
 from pipelines.errors import InputError
-from pipelines.images import IMAGE_SUFFIXES, count_pages, image_stem, read_labels
+from pipelines.images import OPEN_SUFFIXES, count_pages, image_stem, read_labels
 from pipelines.sources.pairs import labels_of_mask
 
 OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson", ".json")
@@ -23,6 +25,7 @@ LABEL_NAMES = tuple(map(re.compile, (r"mask\d{3,}", r"man_(seg|track)\d{3,}", r"
 # What cellseg-predict writes beside its labels.
 OTHER_NAMES = re.compile(r".*_(probability|overlay|classes)")
 SHOWN = 5
+SPREAD = 3.0
 
 Say = Callable[[str], None]
 
@@ -62,7 +65,8 @@ class Series:
             raise InputError(
                 f"{self.where[frame]} is a mask, not labels: it holds no other values than 0 and {labels.max()}, in "
                 f"{pieces.max()} piece{'s' if pieces.max() > 1 else ''}. Labels have an id for each cell. Pass "
-                "--label-masks to make a cell of every piece; cells that touch each other then count as one."
+                "--label-masks to make a cell of every piece; cells that touch each other then count as one. If it is "
+                f"one cell in pieces, give it another id than {labels.max()}."
             )
         return pieces
 
@@ -151,7 +155,26 @@ def frame_numbers(paths: Iterable[Path]) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def few(numbers: Iterable[int]) -> str:
+def scattered_id(labels: np.ndarray) -> int | None:
+    """The first id whose pieces are spread over more than `SPREAD` diameters of a disk of its area; None = no such.
+
+    Args:
+        labels: int (H, W), 0 = background.
+    """
+    ids, numbered = number_cells(labels)
+    areas = np.bincount(numbered.ravel())[1:]
+    boxes = ndimage.find_objects(numbered)
+    for cell in range(len(ids)):
+        rows, columns = boxes[cell]
+        length = np.hypot(rows.stop - rows.start, columns.stop - columns.start)
+        if length > SPREAD * 2 * np.sqrt(areas[cell] / np.pi):
+            _, pieces = ndimage.label(numbered[boxes[cell]] == cell + 1, np.ones((3, 3)))
+            if pieces > 1:
+                return int(ids[cell])
+    return None
+
+
+def few(numbers: Iterable[object]) -> str:
     """'3, 4, 5, 6, 7 and 12 more'."""
     names = [str(number) for number in numbers]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
@@ -159,7 +182,7 @@ def few(numbers: Iterable[int]) -> str:
 
 def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say: Say) -> Series:
     files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    pictures = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
+    pictures = [path for path in files if path.name.lower().endswith(OPEN_SUFFIXES)]
     pictures = [path for path in pictures if not OTHER_NAMES.fullmatch(image_stem(path))]
     for pattern in LABEL_NAMES:
         if named := [path for path in pictures if pattern.fullmatch(image_stem(path))]:
@@ -174,7 +197,7 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
     outlines = [path for path in files if path.suffix.lower() in OUTLINE_SUFFIXES]
     if not outlines:
         raise InputError(
-            f"{folder} holds no labels: no file there ends in {', '.join((*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES))}."
+            f"{folder} holds no labels: no file there ends in {', '.join((*OPEN_SUFFIXES, *OUTLINE_SUFFIXES))}."
         )
     found = frame_numbers(outlines)
     read = {frame: _single(_read_outlines(path), path) for frame, path in found.items()}

@@ -1,23 +1,36 @@
 """Measuring: labels of each frame as a table with one line a cell, and tables as files.
 
-The geometry of single cells lives in `cellseg.shapes`; what is measured on tracks, in `cellseg.motion`.
+The shapes of single cells are measured in `cellseg.shapes`; what is measured on tracks, in `cellseg.motion`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.measure import regionprops_table
 
-from cellseg.shapes import Cells, axes, crossings, group, perimeters, second_moments, solidities
+from cellseg.shapes import measure_shapes, number_cells
 from pipelines.errors import InputError
 from pipelines.files import whole_file
+from pipelines.workers import in_order
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-INTENSITIES = ("mean", "std", "min", "max", "median", "sum")
-SQUARE = (1.0, 1.0)
+INTENSITIES = {
+    "mean": ndimage.mean,
+    "std": ndimage.standard_deviation,
+    "min": ndimage.minimum,
+    "max": ndimage.maximum,
+    "median": ndimage.median,
+    "sum": ndimage.sum_labels,
+}
+# What is known of a cell that was drawn where it was not seen; everything else would be measured on invented pixels.
+KNOWN_OF_FILLED = ("frame", "label", "track", "row", "column", "row_um", "column_um", "touches_border", "filled")
 
 
 def measure_cells(
@@ -29,13 +42,13 @@ def measure_cells(
     nucleus_channel: int | None = None,
     channels: Sequence[str] | None = None,
     tracked: bool = True,
+    filled: Mapping[int, Collection[int]] | None = None,
+    workers: int = 1,
 ) -> pd.DataFrame:
-    """Measure every cell of every frame; one frame at a time is held in memory.
+    """Measure every cell of every frame; a few frames are in memory at once.
 
     Lengths are in pixels, and again in micrometres where the pixel size is known. The conventions are those of
-    scikit-image's `regionprops`: the centre of the first pixel is (0, 0), the axes are those of the ellipse with the
-    same second moments, the perimeter is `perimeter_crofton`, a cell of one pixel has axes 0 and solidity 1
-    (`cellseg.shapes` says more).
+    scikit-image's `regionprops` (see `cellseg.shapes.measure_shapes`).
 
     Args:
         frames: (frame, labels) in any order; labels int (H, W), 0 = background.
@@ -46,14 +59,18 @@ def measure_cells(
             the cell above Otsu's threshold of the cell's own pixels (the whole cell where they are all equal).
         channels: Names of the image's channels for the columns; None names several by their number from 0.
         tracked: Whether label ids are tracks; if not, the column `track` holds 0.
+        filled: Frame -> label ids of cells that were not seen there but drawn, to fill a gap of their track. They keep
+            their place; all that would be measured on their pixels is NaN.
+        workers: Processes that measure. A script that asks for several needs `if __name__ == "__main__":`.
 
     Returns:
         One line a cell, frames in the order given and label ids ascending; without cells no line, but all columns:
 
         - frame, label, track, row, column (centroid)
-        - area, equivalent_diameter, major_axis, minor_axis, eccentricity, solidity, perimeter, orientation
-          (`cellseg.shapes.axes`; eccentricity and orientation are those of the real cell where pixels are not square)
+        - area, equivalent_diameter, major_axis, minor_axis, eccentricity, orientation, solidity, perimeter
+          (eccentricity and orientation are those of the real cell where pixels are not square)
         - touches_border: the cell may go on outside the image
+        - filled: drawn, not seen
         - nucleus_row, nucleus_column, nucleus_area, with `nucleus_channel`
         - row_um, column_um, area_um2, equivalent_diameter_um, major_axis_um, minor_axis_um, perimeter_um, with
           `spacing_um` (nucleus_row_um, nucleus_column_um, nucleus_area_um2 too)
@@ -69,40 +86,24 @@ def measure_cells(
     check_interval(interval_s)
     if nucleus_channel is not None and images is None:
         raise InputError(f"nucleus_channel is {nucleus_channel}, but there are no images. Give the images as well.")
+    measure = partial(_measure, spacing=spacing, nucleus_channel=nucleus_channel, channels=channels, tracked=tracked)
     tables: list[pd.DataFrame] = []
-    seen: set[int] = set()
-    pairs = zip(frames, images, strict=True) if images is not None else zip(frames, repeat(None))
-    for (frame, labels), image in pairs:
-        if frame in seen:
-            raise InputError(f"Frame {frame} is given twice. Each frame is measured once.")
-        seen.add(frame)
-        _check_labels(labels, frame)
-        if image is not None:
-            image = _with_channels(image, labels, frame, nucleus_channel, channels)
-        cells = group(labels)
-        columns = _identity(cells, frame, tracked) | _shape(cells, spacing)
-        if image is not None and nucleus_channel is not None:
-            columns |= _nucleus(cells, image[..., nucleus_channel], spacing)
+    checked = _checked(frames, images, nucleus_channel, channels, filled or {})
+    for number, columns in in_order(measure, checked, workers):
         if interval_s is not None:
             columns["time_s"] = columns["frame"] * float(interval_s)
-        if image is not None:
-            columns |= _intensities(cells, image, channels)
         tables.append(pd.DataFrame(columns))
         if list(tables[-1]) != list(tables[0]):
             raise InputError(
-                f"Frame {frame}: the image has {image.shape[-1] if image is not None else 0} channels, those before "
-                "have another number. The images of a sequence must have the same channels."
+                f"Frame {number}: the image has another number of channels than those before. The images of a "
+                "sequence must have the same channels."
             )
     if not tables:
-        nothing = np.zeros((1, 1), np.int32)
         # The names of the columns: as for a frame without cells.
-        blank = None
-        if images is not None:
-            count = max(len(channels or ()), 1, (nucleus_channel or 0) + 1)
-            blank = [np.zeros((1, 1, count), np.uint8)]
+        count = max(len(channels or ()), 1, (nucleus_channel or 0) + 1)
         return measure_cells(
-            [(0, nothing)],
-            blank,
+            [(0, np.zeros((1, 1), np.int32))],
+            None if images is None else [np.zeros((1, 1, count), np.uint8)],
             spacing_um=spacing_um,
             interval_s=interval_s,
             nucleus_channel=nucleus_channel,
@@ -160,11 +161,33 @@ def check_interval(interval_s: float | None) -> None:
         raise InputError(f"interval_s is {interval_s}; the seconds between two frames were expected, above 0.")
 
 
-def _check_labels(labels: np.ndarray, frame: int) -> None:
-    if labels.ndim != 2 or labels.dtype.kind not in "ui" or (labels.size and labels.min() < 0):
-        raise InputError(
-            f"Frame {frame}: labels must be integers >= 0 of shape (H, W), got {labels.dtype} {labels.shape}."
-        )
+class _Frame(NamedTuple):
+    number: int
+    labels: np.ndarray
+    image: np.ndarray | None
+    filled: Collection[int]
+
+
+def _checked(
+    frames: Iterable[tuple[int, np.ndarray]],
+    images: Iterable[np.ndarray] | None,
+    nucleus_channel: int | None,
+    channels: Sequence[str] | None,
+    filled: Mapping[int, Collection[int]],
+) -> Iterator[_Frame]:
+    seen: set[int] = set()
+    pairs = zip(frames, images, strict=True) if images is not None else zip(frames, repeat(None))
+    for (number, labels), image in pairs:
+        if number in seen:
+            raise InputError(f"Frame {number} is given twice. Each frame is measured once.")
+        seen.add(number)
+        if labels.ndim != 2 or labels.dtype.kind not in "ui" or (labels.size and labels.min() < 0):
+            raise InputError(
+                f"Frame {number}: labels must be integers >= 0 of shape (H, W), got {labels.dtype} {labels.shape}."
+            )
+        if image is not None:
+            image = _with_channels(image, labels, number, nucleus_channel, channels)
+        yield _Frame(number, labels, image, filled.get(number, ()))
 
 
 def _with_channels(
@@ -181,89 +204,67 @@ def _with_channels(
     return image
 
 
-def _identity(cells: Cells, frame: int, tracked: bool) -> dict[str, np.ndarray]:
-    ids = cells.ids.astype(np.int64)
-    return {
-        "frame": np.full(len(ids), frame, np.int64),
+def _measure(
+    frame: _Frame,
+    *,
+    spacing: tuple | None,
+    nucleus_channel: int | None,
+    channels: Sequence[str] | None,
+    tracked: bool,
+) -> tuple[int, dict[str, np.ndarray]]:
+    ids, labels = number_cells(frame.labels)
+    ids = ids.astype(np.int64)
+    drawn = np.isin(ids, list(frame.filled))
+    columns = {
+        "frame": np.full(len(ids), frame.number, np.int64),
         "label": ids,
         "track": ids if tracked else np.zeros_like(ids),
-        "row": cells.mean(cells.rows),
-        "column": cells.mean(cells.columns),
+        **measure_shapes(labels, spacing),
+        "filled": drawn,
     }
+    if frame.image is not None:
+        if nucleus_channel is not None:
+            columns |= _nuclei(labels, frame.image[..., nucleus_channel], spacing)
+        columns |= _intensities(labels, len(ids), frame.image, channels)
+    for name, values in columns.items():
+        if name not in KNOWN_OF_FILLED:
+            values[drawn] = np.nan
+    return frame.number, columns
 
 
-def _shape(cells: Cells, spacing: tuple | None) -> dict[str, np.ndarray]:
-    moments, crossed = second_moments(cells), crossings(cells)
-    major, minor, eccentricity, orientation = axes(moments)
-    height, width = cells.labels.shape
-    rim = np.isin(cells.rows, (0, height - 1)) | np.isin(cells.columns, (0, width - 1))
-    columns = {
-        "area": cells.area.astype(np.int64),
-        "equivalent_diameter": np.sqrt(4 * cells.area / np.pi),
-        "major_axis": major,
-        "minor_axis": minor,
-        "eccentricity": eccentricity,
-        "solidity": solidities(cells),
-        "perimeter": perimeters(crossed, SQUARE),
-        "orientation": orientation,
-        "touches_border": cells.total(rim) > 0,
-    }
-    if spacing is not None:
-        high, wide = spacing
-        columns |= {
-            "row_um": cells.mean(cells.rows) * high,
-            "column_um": cells.mean(cells.columns) * wide,
-            "area_um2": cells.area * high * wide,
-            "equivalent_diameter_um": columns["equivalent_diameter"] * np.sqrt(high * wide),
-        }
-        real = axes(moments * (high * high, wide * wide, high * wide))
-        columns["major_axis_um"], columns["minor_axis_um"], columns["eccentricity"], columns["orientation"] = real
-        columns["perimeter_um"] = perimeters(crossed, spacing)
-    return columns
-
-
-def _nucleus(cells: Cells, image: np.ndarray, spacing: tuple | None) -> dict[str, np.ndarray]:
-    values = image[cells.rows, cells.columns]
-    inside = np.ones(len(values), bool)
-    ends = np.cumsum(cells.area)
-    for start, end in zip(ends - cells.area, ends, strict=True):
-        own = values[start:end]
+def _nuclei(labels: np.ndarray, image: np.ndarray, spacing: tuple | None) -> dict[str, np.ndarray]:
+    nuclei = labels.copy()
+    for cell, box in enumerate(ndimage.find_objects(labels), start=1):
+        own = labels[box] == cell
+        values = image[box][own]
         # Otsu's threshold is the last value that is background; a flat cell has none.
-        if own.min() < own.max():
-            inside[start:end] = own > threshold_otsu(own)
-    area = cells.total(inside)
+        if values.min() < values.max():
+            nuclei[box][own & (image[box] <= threshold_otsu(values))] = 0
+    found = regionprops_table(nuclei, properties=("centroid", "area"))
     columns = {
-        "nucleus_row": cells.total(inside * cells.rows) / area,
-        "nucleus_column": cells.total(inside * cells.columns) / area,
-        "nucleus_area": area.astype(np.int64),
+        "nucleus_row": found["centroid-0"],
+        "nucleus_column": found["centroid-1"],
+        "nucleus_area": found["area"],
     }
     if spacing is not None:
         columns["nucleus_row_um"] = columns["nucleus_row"] * spacing[0]
         columns["nucleus_column_um"] = columns["nucleus_column"] * spacing[1]
-        columns["nucleus_area_um2"] = area * spacing[0] * spacing[1]
+        columns["nucleus_area_um2"] = columns["nucleus_area"] * spacing[0] * spacing[1]
     return columns
 
 
-def _intensities(cells: Cells, image: np.ndarray, channels: Sequence[str] | None) -> dict[str, np.ndarray]:
+def _intensities(
+    labels: np.ndarray, count: int, image: np.ndarray, channels: Sequence[str] | None
+) -> dict[str, np.ndarray]:
+    inside, cells = labels > 0, np.arange(count)
+    members = labels[inside] - 1
+    names = channels if channels is not None else [str(channel) for channel in range(image.shape[-1])]
     columns: dict[str, np.ndarray] = {}
-    count = image.shape[-1]
-    names = channels if channels is not None else [str(channel) for channel in range(count)]
-    area = cells.area
-    starts = np.cumsum(area) - area
-    for channel in range(count):
-        values = image[cells.rows, cells.columns, channel].astype(np.float64)
-        ordered = values[np.lexsort((values, cells.members))]
-        mean = cells.mean(values)
-        deviation = values - mean[cells.members]
-        middle = (ordered[starts + (area - 1) // 2] + ordered[starts + area // 2]) / 2
-        found = (
-            mean,
-            np.sqrt(cells.mean(deviation * deviation)),
-            ordered[starts],
-            ordered[starts + area - 1],
-            middle,
-            cells.total(values),
-        )
-        suffix = f"_{names[channel]}" if count > 1 or channels is not None else ""
-        columns |= {f"intensity_{name}{suffix}": value for name, value in zip(INTENSITIES, found, strict=True)}
+    for channel, channel_name in enumerate(names):
+        values = image[..., channel][inside].astype(np.float64)
+        suffix = f"_{channel_name}" if len(names) > 1 or channels is not None else ""
+        for name, function in INTENSITIES.items():
+            # These functions know no empty labelling.
+            found = function(values, members, cells) if count else []
+            columns[f"intensity_{name}{suffix}"] = np.array(found, np.float64)
     return columns

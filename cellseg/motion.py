@@ -24,10 +24,11 @@ def measure_tracks(
     """Measure every track: how long it lives, how far and how fast its cell moves, and when it divides.
 
     The place of a cell is its nucleus where the cells were measured with one, else its centroid. Where a track has a
-    gap, its path is straight and its speed the distance over the true time.
+    gap, its path is straight and its speed the distance over the true time; cells that were drawn to fill one do not
+    count as seen.
 
     Args:
-        cells: `measure_cells`; lines with track 0 are passed over.
+        cells: `measure_cells`; lines with track 0, and filled ones, are passed over.
         tracks: Tracks by label, as `pipelines.tracks.read_tracks` gives them.
         spacing_um: (row, column) size of a pixel in micrometres, where known.
         interval_s: Seconds between frames, where known.
@@ -94,7 +95,7 @@ def mean_squared_displacement(
     overlap, and there are few of the largest lags: above a quarter of a track's length the value says little.
 
     Args:
-        cells: `measure_cells`; lines with track 0 are passed over. Places as in `measure_tracks`.
+        cells: `measure_cells`; lines with track 0, and filled ones, are passed over. Places as in `measure_tracks`.
         spacing_um: (row, column) size of a pixel in micrometres, where known.
         interval_s: Seconds between frames, where known.
         max_lag: Largest lag, in frames; None = as long as the longest track.
@@ -140,7 +141,10 @@ def daughters(tracks: Mapping[int, Track]) -> dict[int, list[int]]:
 
 def _places(cells: pd.DataFrame) -> pd.DataFrame:
     names = ("nucleus_row", "nucleus_column") if "nucleus_row" in cells else ("row", "column")
-    kept = cells.loc[cells["track"] > 0, ["track", "frame", *names, "area"]]
+    seen = cells["track"] > 0
+    if "filled" in cells:
+        seen &= ~cells["filled"]
+    kept = cells.loc[seen, ["track", "frame", *names, "area"]]
     kept = kept.rename(columns=dict(zip(names, ("row", "column"), strict=True)))
     return kept.sort_values(["track", "frame"], ignore_index=True)
 

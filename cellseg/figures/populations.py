@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from cellseg.figures.canvas import BLUE, DPI, GREY, ORANGE, png
 from cellseg.figures.tracks import track_colours
@@ -120,8 +120,9 @@ def displacement(msd: pd.DataFrame) -> bytes:
         _say_nothing(axis)
         return png(figure)
     for label, own in kept[kept["track"] > 0].groupby("track"):
-        # Above a quarter of a track's length there are too few for a mean.
-        reliable = own[own["lag"] <= max(1, own["lag"].max() // 4)]
+        # Above a quarter of a track's length there are too few for a mean; the table itself may end sooner.
+        length = own["num_pairs"].iloc[0] + own["lag"].iloc[0]
+        reliable = own[own["lag"] <= max(1, length // 4)]
         axis.plot(reliable[time], reliable[square], color=GREY, alpha=0.12, linewidth=0.7, label=f"_{label}")
     axis.plot(whole[time], whole[square], color=ORANGE, linewidth=2, label="all tracks together")
     first = whole.iloc[0]
@@ -130,6 +131,11 @@ def displacement(msd: pd.DataFrame) -> bytes:
         axis.plot(reach, first[square] * (reach / reach[0]) ** slope, line, color="#333333", linewidth=1, label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")
+    for one in (axis.xaxis, axis.yaxis):
+        # Matplotlib's own labels overlap where an axis spans little more than a decade.
+        one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        one.set_major_formatter(StrMethodFormatter("{x:g}"))
+        one.set_minor_formatter(NullFormatter())
     axis.legend(frameon=False, fontsize=8.5)
     return png(figure)
 

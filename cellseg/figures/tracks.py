@@ -76,10 +76,11 @@ class TrackPainter:
         self.tracks, self.limits, self.interval_s, self.tail = tracks, limits, interval_s, tail
         self.colours = track_colours(tracks)
         kept = cells[cells["track"].isin(list(tracks))].sort_values(["track", "frame"])
-        self.paths: dict[int, np.ndarray] = {
-            int(str(label)): own[["frame", "row", "column", "area"]].to_numpy(np.float64)
-            for label, own in kept.groupby(kept["track"].to_numpy(np.int64))
-        }
+        # A filled cell has none; a track begins with one that was seen.
+        kept = kept.assign(area=kept["area"].ffill())
+        labels, starts = np.unique(kept["track"].to_numpy(np.int64), return_index=True)
+        parts = np.split(kept[["frame", "row", "column", "area"]].to_numpy(np.float64), starts[1:])
+        self.paths: dict[int, np.ndarray] = dict(zip(labels.tolist(), parts, strict=False))
         families: dict[int, list[int]] = {}
         for label in self.paths:
             if tracks[label].parent in self.paths:

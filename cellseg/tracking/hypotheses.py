@@ -24,9 +24,10 @@ from cellseg.tracking.cells import Cells
 class Costs:
     """Weights of the hypotheses.
 
-    The defaults were set on PhC-C2DL-PSC at its own and at a third of its frame rate; `link`, `gap` and `least_odds`
-    with an eye on Fluo-N2DH-GOWT1, whose cells jump. Those that were varied around these values (overlap, distance,
-    size, division, certainty, centre, youth, ripe) moved the F1 of the divisions by 0.01 at most on PSC.
+    The defaults were chosen on PhC-C2DL-PSC 01 at its own and at a third of its frame rate, from some 130 settings;
+    `link`, `gap` and `least_odds` with an eye on Fluo-N2DH-GOWT1 01, whose cells jump. What they reach on these two
+    sequences is therefore a little better than elsewhere. Changed one by one around the chosen values, those weights
+    that were tried so moved the F1 of the divisions on PSC by 0.01 at most; of the others this is not known.
 
     cost of a link = overlap (1 - IoU) + distance d + size |log area ratio|
     gain of a link = link - cost; of a link over a gap, less gap (3 + frames) / 4

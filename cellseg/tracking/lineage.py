@@ -65,6 +65,11 @@ class Lineage:
         """Tracks that go on as their own child after frames in which the cell is not seen."""
         return sum(count == 1 for count in self._children().values())
 
+    @property
+    def num_filled(self) -> int:
+        """Cells that were drawn in frames in which they were not seen."""
+        return sum(len(drawn) for drawn in self.filled.values())
+
     def _children(self) -> Counter[int]:
         return Counter(track.parent for track in self.tracks.values() if track.parent)
 

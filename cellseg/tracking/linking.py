@@ -29,14 +29,14 @@ class Options:
     Args:
         max_gap: Frames in which a cell may be missing and still be found again; 0 = none.
         divisions: Whether cells divide.
-        fill_gaps: Give a cell that is found again pixels in the frames between (see `lineage.between`); otherwise the
-            labels are kept as they are, and it goes on as a child of its own track.
+        fill_gaps: Give a cell that is found again pixels in the frames between (see `lineage.between`): the link says
+            that it was there. Otherwise the labels are kept as they are, and it goes on as a child of its own track.
         costs: Weights.
     """
 
     max_gap: int = 3
     divisions: bool = True
-    fill_gaps: bool = False
+    fill_gaps: bool = True
     costs: Costs = field(default_factory=Costs)
 
 

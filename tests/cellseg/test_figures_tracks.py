@@ -90,6 +90,14 @@ def test_divisions_are_marked_for_four_frames():
     assert [rings(number) > 50 for number in range(10)] == [False] * 5 + [True] * 4 + [False]
 
 
+def test_a_filled_cell_is_marked_with_the_size_that_it_had():
+    filled = scene().assign(area=80.0)
+    filled.loc[(filled["track"] == 2) & (filled["frame"] == 6), "area"] = np.nan
+    black = np.zeros((*SHAPE, 1), np.uint8)
+    picture = TrackPainter(filled, FAMILY, limits=(0, 255)).frame(6, black)
+    np.testing.assert_array_equal(picture, painted(6))
+
+
 def test_the_clock_says_frame_and_time():
     plain, timed = painted(9), painted(9, interval_s=600.0)
     head = slice(0, 40)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cellseg.interchange import write_geojson, write_rois
-from cellseg.label_series import few, find_series, frame_numbers
+from cellseg.label_series import few, find_series, frame_numbers, scattered_id
 from pipelines.errors import InputError
 from pipelines.images import write_image, write_labels
 
@@ -124,7 +124,7 @@ def test_overlapping_outlines_are_counted(tmp_path):
 def test_a_mask_is_refused_or_labelled(tmp_path, value):
     mask = np.where(labels() > 0, value, 0)
     write_labels(tmp_path / "a_1.tif", mask)
-    match = rf"a_1.tif is a mask, not labels: it holds no other values than 0 and {value}, in 2 pieces.*--label-masks"
+    match = rf"a_1.tif is a mask, .* than 0 and {value}, in 2 pieces.*--label-masks.*another id than {value}"
     with pytest.raises(InputError, match=match):
         find_series(tmp_path).read(1)
     assert sorted(np.unique(find_series(tmp_path, label_masks=True).read(1)).tolist()) == [0, 1, 2]
@@ -172,3 +172,19 @@ def test_missing_frames(tmp_path):
         write_labels(tmp_path / f"mask{frame:03d}.tif", labels())
     assert find_series(tmp_path).missing() == [4, 5, 6]
     assert few(range(8)) == "0, 1, 2, 3, 4 and 3 more"
+
+
+def test_an_id_in_pieces_far_apart():
+    made = labels()
+    assert scattered_id(made) is None
+    # A cell of 3x3 that is cut in two is no such; a pixel of it at the other end of the image is one.
+    made[2, 1:4] = 0
+    assert scattered_id(made) is None
+    made[7, 11] = 70_000
+    made[0, 0] = 70_000
+    assert scattered_id(made) == 70_000
+    assert scattered_id(np.zeros((4, 4), np.int32)) is None
+    # A long cell of one piece.
+    line = np.zeros((4, 40), np.int32)
+    line[1] = 1
+    assert scattered_id(line) is None

@@ -75,6 +75,17 @@ def test_a_gap_counts_with_its_true_time():
     assert (cell["mean_speed"], cell["max_speed"]) == (2, 2)
 
 
+def test_a_filled_cell_is_not_seen():
+    cells = walk([(0, 0), (9, 9), (0, 6)])
+    cells["filled"] = [False, True, False]
+    table = measure_tracks(cells, {1: Track(1, 0, 2, 0)}).iloc[0]
+    assert (table["num_frames"], table["path_length"], table["mean_speed"], table["duration"]) == (2, 6, 3, 2)
+    assert mean_squared_displacement(cells)[["track", "lag", "num_pairs", "msd"]].to_numpy().tolist() == [
+        [0, 2, 1, 36],
+        [1, 2, 1, 36],
+    ]
+
+
 def test_units_by_hand():
     # 3 pixels down (6 um), then 16 to the right (8 um), 10 s each; the ends are 10 um apart.
     cell = only(walk([(0, 0), (3, 0), (3, 16)]), **UNITS)

@@ -130,7 +130,7 @@ def test_a_daughter_that_is_lost_at_once_is_a_daughter():
 def test_gaps(missing, max_gap, found):
     whole = moving(9)
     frames = [np.where((labels == 2) & (3 <= t < 3 + missing), 0, labels) for t, labels in enumerate(whole)]
-    rows, _ = tracked(frames, Options(max_gap=max_gap))
+    rows, _ = tracked(frames, Options(max_gap=max_gap, fill_gaps=False))
     # The challenge: a track is seen in each frame it lives in, so that what comes back is a child.
     assert rows == [(1, 0, 8, 0), (2, 0, 2, 0), (3, 3 + missing, 8, 2 if found else 0)]
 
@@ -138,7 +138,7 @@ def test_gaps(missing, max_gap, found):
 def test_a_gap_is_filled_where_there_is_room():
     whole = moving(7)
     frames = [np.where((labels == 2) & (3 <= t < 5), 0, labels) for t, labels in enumerate(whole)]
-    rows, filled = tracked(frames, Options(fill_gaps=True))
+    rows, filled = tracked(frames)
     assert rows == [(1, 0, 6, 0), (2, 0, 6, 0)]
     for t in (3, 4):
         # The disk moves evenly by whole pixels: what is filled is what was taken away.
@@ -147,7 +147,7 @@ def test_a_gap_is_filled_where_there_is_room():
 
 def test_a_gap_under_another_cell_is_not_filled():
     frames = scene({1: (30, 20, 8)}, {1: (30, 40, 30)}, {1: (30, 20, 8)})
-    assert follow(enumerate(frames), Options(fill_gaps=True)).filled == {}
+    assert follow(enumerate(frames)).num_filled == 0
 
 
 def test_cells_enter_and_leave():
@@ -207,7 +207,8 @@ def test_no_frame_and_no_cell():
 def test_an_empty_frame_in_the_middle():
     frames = moving()
     frames[2] = np.zeros(SHAPE, np.int32)
-    assert tracked(frames)[0] == [(1, 0, 1, 0), (2, 0, 1, 0), (3, 3, 4, 1), (4, 3, 4, 2)]
+    assert tracked(frames, Options(fill_gaps=False))[0] == [(1, 0, 1, 0), (2, 0, 1, 0), (3, 3, 4, 1), (4, 3, 4, 2)]
+    assert tracked(frames)[0] == [(1, 0, 4, 0), (2, 0, 4, 0)]
 
 
 @pytest.mark.parametrize("jump, parents", [(1, [0, 0, 1, 2]), (3, [0, 0, 1, 2]), (4, [0, 0, 0, 0])])
@@ -250,7 +251,7 @@ def test_inputs_are_left_alone():
     frames = moving()
     frames[2][frames[2] == 2] = 0
     copies = [labels.copy() for labels in frames]
-    tracked(frames, Options(fill_gaps=True))
+    tracked(frames)
     np.testing.assert_array_equal(frames, copies)
 
 
@@ -312,7 +313,7 @@ def test_the_gain_of_a_division_by_hand(age, youth):
 def test_a_cell_that_was_not_seen_does_not_divide():
     frames = dividing()
     frames[2] = np.where(frames[2] == 1, 0, frames[2])
-    rows, _ = tracked(frames)
+    rows, _ = tracked(frames, Options(fill_gaps=False))
     assert sorted(row[3] for row in rows) == [0, 0, 0, 2]
 
 
