@@ -4,7 +4,7 @@ What the stages do to a file lives in `cellseg.stages`; the same on the workers 
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ def conveyed(
     read: Callable[[Path], Any],
     look: Callable[[Any], Any],
     write: Callable[[Any], Outcome],
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Each file through three stages; the answers are those of `write(look(read(file)))` one after the other.
 
     One thread reads and one writes, the network looks in the caller's own thread. At most `IN_FLIGHT` files are in

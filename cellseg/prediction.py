@@ -17,7 +17,8 @@ from pathlib import Path
 from cellseg import cluster, stages
 from cellseg.conveyor import IN_FLIGHT, Outcome, conveyed
 from cellseg.inference import LoadedRun, load_run
-from cellseg.results import SUFFIXES, Options, check_targets, find_inputs, missing, result_stem
+from cellseg.measured_files import measure_files
+from cellseg.results import CELLS, SUFFIXES, Options, check_targets, find_inputs, missing, result_stem
 from cellseg.runs import Run
 from cellseg.streaming import default_memory, predict_streamed, whole_bytes
 from cellseg.views import Helpers
@@ -47,6 +48,7 @@ def predict_files(
     out: Path,
     *,
     options: Options = LABELS_ALONE,
+    spacing_um: tuple[float, float] | None = None,
     memory: int | None = None,
     scheduler: str | None = None,
     progress: Progress = lambda items, total: items,
@@ -61,6 +63,8 @@ def predict_files(
             writes STEM_classes.tif, the class of the cell that each pixel lies in. Every TIFF has the input's pixel
             size.
         options: See `Options`.
+        spacing_um: (row, column) pixel size to measure with; None takes that of each image, or else of the run's
+            experiment.
         memory: Bytes that images and their results may take; an image that needs more is predicted in pieces. None =
             half of what the machine has.
         scheduler: Address of a Dask scheduler whose workers do the work; they need the same file system. None = here.
@@ -77,6 +81,8 @@ def predict_files(
     """
     if options.overwrite and options.resume:
         raise InputError("--resume keeps the results that exist and --overwrite replaces them. Pass one of them.")
+    if options.measure and options.format != "tiff":
+        raise InputError("--measure reads label TIFFs. Leave --format zarr out, or --measure.")
     folders = [Path(run)] if isinstance(run, Path | str) else [Path(one) for one in run]
     files = find_inputs(inputs)
     targets = {file: out / f"{result_stem(file)}{SUFFIXES[options.format]}" for file in files}
@@ -87,13 +93,16 @@ def predict_files(
     files = list(targets)  # each once
     if options.resume:
         files = missing(targets, options, say)
-        if not files:
-            return []
-    _check_writable(out)
-    judge = _Judge(read[0], options, say)
-    with contextlib.closing(_outcomes(folders, files, targets, options, memory, scheduler, say)) as outcomes:
-        for outcome in progress(outcomes, len(files)):
-            judge.hear(outcome)
+    check_writable(out)
+    judge = Judge(read[0], options, say)
+    if files:
+        with contextlib.closing(_outcomes(folders, files, targets, options, memory, scheduler, say)) as outcomes:
+            for outcome in progress(outcomes, len(files)):
+                judge.hear(outcome)
+    done = {file: target for file, target in targets.items() if file not in judge.failed}
+    if options.measure and done:
+        otherwise = read[0].experiment.data.spacing_um
+        measure_files(out / CELLS, done, spacing_um=spacing_um, otherwise=otherwise)
     return judge.failed
 
 
@@ -142,7 +151,7 @@ def _streamed(
     say: Callable[[str], None],
     helpers: Helpers | None,
 ) -> Outcome:
-    whole = [name for name in ("overlay", "roi", "geojson") if getattr(options, name)]
+    whole = [name for name in ("overlay", "roi", "geojson", "measure") if getattr(options, name)]
     try:
         if whole:
             raise InputError(
@@ -177,7 +186,7 @@ def _in_turn(
     )
 
 
-class _Judge:
+class Judge:
     """What is made of the outcomes: the user hears of them, a failure ends the call or is noted down."""
 
     def __init__(self, run: Run, options: Options, say: Callable[[str], None]):
@@ -222,7 +231,7 @@ def _is_fatal(outcome: Outcome) -> bool:
     return error.filename is None or Path(error.filename).name != outcome.file.name  # else the file alone is closed
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Raise InputError before any work if results cannot be written to a folder, which need not be there yet."""
     place = next(one for one in (out, *out.absolute().parents) if one.exists())
     if not place.is_dir():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cellseg.inference import LoadedRun, Prediction
 
 CTC_FRAME = re.compile(r"t(\d{3,})$")
-ROI_SET, GEOJSON = "ROI set", "GeoJSON"
+ROI_SET, GEOJSON, CELLS = "ROI set", "GeoJSON", "cells.csv"
 SUFFIXES = {"tiff": ".tif", "zarr": ZARR}
 
 
@@ -40,6 +40,7 @@ class Options:
         roi: STEM_rois.zip, outlines for ImageJ's ROI manager (see `interchange.write_rois`).
         geojson: STEM.geojson, outlines for QuPath, one file a page: STEM_000.geojson, ... of a stack (see
             `interchange.write_geojson`).
+        measure: cells.csv of all images, see `measured_files`; not with `zarr`.
         classes: STEM_classes.tif; `predict_files` sets it for a run that knows classes.
         keep_going: Skip files that fail.
         overwrite: Replace results that exist.
@@ -52,6 +53,7 @@ class Options:
     overlay: bool = False
     roi: bool = False
     geojson: bool = False
+    measure: bool = False
     classes: bool = False
     keep_going: bool = False
     overwrite: bool = False
@@ -131,7 +133,8 @@ def check_targets(targets: dict[Path, Path], options: Options) -> None:
             writer[path] = file
             if path.resolve() in inputs:
                 raise InputError(f"The {what} of {file} would replace the image {path}. Choose another --out.")
-    there = [path for path in writer if path.exists()]
+    table = [target.with_name(CELLS) for target in list(targets.values())[:1] if options.measure]
+    there = [path for path in [*writer, *table] if path.exists()]
     if there and not (options.overwrite or options.resume):
         raise InputError(
             f"{len(there)} results exist already, for example {there[0]}. "

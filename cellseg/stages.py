@@ -13,7 +13,8 @@ import numpy as np
 from cellseg.conveyor import Outcome
 from cellseg.inference import LoadedRun, LowContrastWarning
 from cellseg.results import Options, write_results
-from pipelines.images import contrast_limits, read_pages, read_spacing_um
+from pipelines.contrast import contrast_limits
+from pipelines.images import read_page, read_pages, read_spacing_um
 from pipelines.ome_zarr import is_zarr
 from pipelines.rasters import open_raster
 from pipelines.sample import Sample
@@ -42,18 +43,27 @@ class Picture:
     said: tuple[str, ...] = ()
 
 
-def read(file: Path, *, loaded: LoadedRun) -> Picture:
+def read(file: Path, *, loaded: LoadedRun, page: int | None = None) -> Picture:
     """Everything before the network: decode, check, choose channels, measure the contrast.
+
+    Args:
+        file: The image.
+        loaded: The run.
+        page: Read only this page, from 0; None reads all.
 
     Raises:
         InputError: damaged, NaN, or channels that the run cannot take.
     """
     raster = open_raster(file) if is_zarr(file) else None
-    pages = read_pages(file) if raster is None else np.stack([raster.read(page, ALL) for page in range(raster.pages)])
+    if raster is not None:
+        numbers = range(raster.pages) if page is None else [page]
+        pages = np.stack([raster.read(number, ALL) for number in numbers])
+    else:
+        pages = read_pages(file) if page is None else read_page(file, page)[np.newaxis]
     contrast = loaded.run.experiment.data.contrast
     ready = []
-    for page in pages:
-        image = loaded.to_channels(Sample(image=page, labels=None, name=str(file)).image)
+    for one in pages:
+        image = loaded.to_channels(Sample(image=one, labels=None, name=str(file)).image)
         ready.append((image, contrast_limits(image, *contrast)))
     return Picture(file, pages, tuple(ready), read_spacing_um(file) if raster is None else raster.spacing_um)
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"pipelines"},
     {"overlap", "tracks", "named", "outlines", "boxed"},
-    {"models", "losses", "optimizers", "metrics", "answers", "instances", "merging"}
+    {"models", "losses", "optimizers", "metrics", "answers", "cuts", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
     | {"shapes", "motion", "meshes", "label_series"}
     | {"mistakes", "intervals", "pairing", "interchange"},
@@ -25,7 +25,9 @@ LAYERS = [
     {"dashboard", "streams", "trainer", "transfer"},
     {"training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
     | {"published", "comparison", "contenders"}
-    | {"conveyor", "results", "stages", "cluster", "views", "streaming"},
+    | {"conveyor", "results", "stages", "cluster", "views", "streaming"}
+    | {"image_series", "series_prediction", "measured_files", "volumes", "pages"}
+    | {"sequence_pictures", "sequence_report", "volume_report"},
     {"scoring"},
     {"workflow"},
     {"search"},
@@ -38,6 +40,7 @@ NUMPY_ROOMS = (
     "interchange",
     "answers",
     "averaging",
+    "cuts",
     "instances",
     "merging",
     "metrics",

@@ -4,15 +4,17 @@ import pytest
 
 from cellseg.cli import shell
 from cellseg.cli.track import track
-from cellseg.following import track_folder
+from cellseg.following import Wanted, track_folder
 from cellseg.metrics.sequence import evaluate_sequence
 from cellseg.tracking import Options
 from cellseg.tracks import read_result
 from pipelines.errors import InputError
-from pipelines.images import read_labels, read_spacing_um, write_image, write_labels
+from pipelines.images import read_labels, read_spacing_um, stored_dtype, write_image, write_labels
 from pipelines.tracks import Track
 from tests import sequences
 from tests.cellseg.test_tracking import dividing, moving, permuted
+
+NO_REPORT = Wanted(report=False)
 
 
 @pytest.fixture
@@ -24,10 +26,11 @@ def folder(tmp_path):
 
 
 def test_writes_a_result_folder(folder, tmp_path):
-    followed = track_folder(folder, tmp_path / "out", spacing_um=(0.5, 0.5), interval_s=60)
+    followed = track_folder(folder, tmp_path / "out", spacing_um=(0.5, 0.5), interval_s=60, wanted=NO_REPORT)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "cells.csv",
         *(f"mask{frame:03d}.tif" for frame in range(3, 8)),
+        "msd.csv",
         "res_track.txt",
         "tracks.csv",
     ]
@@ -49,7 +52,7 @@ def test_the_challenges_measures_take_the_folder(tmp_path):
     true, _ = sequences.write_ctc(tmp_path, (truth, table), ([], {}))
     for frame, labels in enumerate(permuted(truth)):
         write_labels(tmp_path / "labels" / f"t{frame}_labels.tif", labels)
-    track_folder(tmp_path / "labels", tmp_path / "out")
+    track_folder(tmp_path / "labels", tmp_path / "out", wanted=NO_REPORT)
     scores = evaluate_sequence(true, tmp_path / "out", ["tra", "lnk", "division_f1", "ct"])["measures"]
     assert scores == {"tra": 1, "lnk": 1, "division_f1": 1, "ct": 1}
 
@@ -57,7 +60,7 @@ def test_the_challenges_measures_take_the_folder(tmp_path):
 def test_intensities_are_measured_on_images(folder, tmp_path):
     for frame, labels in enumerate(moving()):
         write_image(tmp_path / "images" / f"t{frame}.tif", np.where(labels == 2, 200, 50).astype(np.uint8))
-    followed = track_folder(folder, tmp_path / "out", images=tmp_path / "images")
+    followed = track_folder(folder, tmp_path / "out", images=tmp_path / "images", wanted=NO_REPORT)
     assert followed.cells.groupby("track")["intensity_mean"].unique().tolist() == [[50], [200]]
 
 
@@ -81,18 +84,18 @@ def test_frames_of_different_size_name_both_files(folder, tmp_path):
 def test_one_frame_and_missing_frames_are_told(folder, tmp_path):
     (folder / "mask005.tif").unlink()
     said = []
-    followed = track_folder(folder, tmp_path / "out", say=said.append)
+    followed = track_folder(folder, tmp_path / "out", say=said.append, wanted=NO_REPORT)
     assert said == ["1 frame has no file: 5. Cells are followed from the frame before to the one after."]
     assert [one.parent for one in followed.lineage.tracks.values()] == [0, 0, 1, 2]
     for frame in (4, 6, 7):
         (folder / f"mask{frame:03d}.tif").unlink()
     write_labels(folder / "mask020.tif", moving()[0])
     said.clear()
-    track_folder(folder, tmp_path / "far", say=said.append)
+    track_folder(folder, tmp_path / "far", say=said.append, wanted=NO_REPORT)
     assert "16 frames have no file: 4, 5, 6, 7, 8 and 11 more." in said[0] and "more than 3 of them" in said[0]
     (folder / "mask020.tif").unlink()
     said.clear()
-    followed = track_folder(folder, tmp_path / "one", say=said.append)
+    followed = track_folder(folder, tmp_path / "one", say=said.append, wanted=NO_REPORT)
     assert said == ["There is one frame only: each of its cells is a track of its own."]
     assert followed.lineage.tracks == {1: Track(1, 3, 3, 0), 2: Track(2, 3, 3, 0)}
 
@@ -109,17 +112,45 @@ def test_filled_gaps_are_drawn(folder, tmp_path):
     labels = read_labels(folder / "mask005.tif")[0]
     labels[labels == labels[40, 56]] = 0
     write_labels(folder / "mask005.tif", labels)
-    track_folder(folder, tmp_path / "out", options=Options(fill_gaps=True))
+    followed = track_folder(folder, tmp_path / "out", spacing_um=(2, 2), wanted=Wanted(report=False, workers=2))
     result = read_result(tmp_path / "out")
     assert result.tracks == {1: Track(1, 3, 7, 0), 2: Track(2, 3, 7, 0)}
     np.testing.assert_array_equal(result.read(5), moving()[2])
+    # Nothing is measured on what was drawn, and the path goes straight over it.
+    assert followed.lineage.num_filled == 1
+    cells = followed.cells.set_index(["track", "frame"])
+    assert cells.index[cells["filled"]].tolist() == [(2, 5)]
+    assert np.isnan(cells.loc[(2, 5), ["area", "area_um2", "solidity"]].astype(float)).all()
+    assert followed.tracks["num_frames"].tolist() == [5, 4]
+    assert followed.tracks["mean_area"].notna().all()
+    unfilled = track_folder(folder, tmp_path / "other", options=Options(fill_gaps=False), wanted=NO_REPORT)
+    assert unfilled.lineage.num_gaps == 1 and not unfilled.cells["filled"].any()
+
+
+def test_pieces_that_lie_far_apart_are_told_once(folder, tmp_path):
+    for frame in (4, 5):
+        labels = read_labels(folder / f"mask{frame:03d}.tif")[0]
+        labels[57:59, 1:3] = labels[40, 56]
+        write_labels(folder / f"mask{frame:03d}.tif", labels)
+    said = []
+    track_folder(folder, tmp_path / "out", say=said.append, wanted=NO_REPORT)
+    assert len(said) == 1 and "mask004.tif: the pieces of id" in said[0] and "taken for one cell" in said[0]
+
+
+def test_all_frames_have_one_dtype(tmp_path):
+    labels = np.zeros((520, 520), np.int32)
+    labels[::2, ::2] = np.arange(1, 260 * 260 + 1).reshape(260, 260)
+    write_labels(tmp_path / "labels" / "mask000.tif", np.where(labels == 1, 1, 0))
+    write_labels(tmp_path / "labels" / "mask001.tif", labels)
+    track_folder(tmp_path / "labels", tmp_path / "out", wanted=Wanted(tables=False))
+    assert [stored_dtype(tmp_path / "out" / f"mask00{frame}.tif") for frame in range(2)] == [np.uint32, np.uint32]
 
 
 def test_65536_cells_get_32_bits(tmp_path):
     labels = np.zeros((520, 520), np.int32)
     labels[::2, ::2] = np.arange(1, 260 * 260 + 1).reshape(260, 260)
     write_labels(tmp_path / "labels" / "mask000.tif", labels)
-    followed = track_folder(tmp_path / "labels", tmp_path / "out")
+    followed = track_folder(tmp_path / "labels", tmp_path / "out", wanted=Wanted(tables=False))
     written = read_result(tmp_path / "out").read(0)
     assert len(followed.lineage.tracks) == written.max() == 67600
     np.testing.assert_array_equal(written, labels)
@@ -128,10 +159,10 @@ def test_65536_cells_get_32_bits(tmp_path):
 def test_nothing_is_replaced_unasked(folder, tmp_path):
     with pytest.raises(InputError, match="holds the labels themselves"):
         track_folder(folder, folder, overwrite=True)
-    track_folder(folder, tmp_path / "out")
+    track_folder(folder, tmp_path / "out", wanted=NO_REPORT)
     with pytest.raises(InputError, match="exists already and nothing was changed"):
         track_folder(folder, tmp_path / "out")
-    track_folder(folder, tmp_path / "out", overwrite=True)
+    track_folder(folder, tmp_path / "out", overwrite=True, wanted=NO_REPORT)
     with pytest.raises(InputError, match="it holds no res_track.txt"):
         track_folder(tmp_path / "out", folder, overwrite=True)
 
@@ -150,6 +181,8 @@ def test_the_command_refuses_a_mask(tmp_path, capsys):
     write_labels(tmp_path / "masks" / "a0.tif", np.where(moving()[0] > 0, 255, 0))
     assert shell.run(track, [str(tmp_path / "masks"), "--out", str(tmp_path / "out")]) == shell.BAD_INPUT
     assert "a0.tif is a mask, not labels" in capsys.readouterr().err
-    assert shell.run(track, [str(tmp_path / "masks"), "--out", str(tmp_path / "out"), "--label-masks"]) == shell.OK
+    assert (
+        shell.run(track, [str(tmp_path / "masks"), "--out", str(tmp_path / "out"), "--label-masks", "--no-report"]) == 0
+    )
     assert shell.run(track, [str(tmp_path / "masks"), "--out", str(tmp_path / "b"), "--spacing-um", "0", "1"]) == 2
     assert "spacing_um is (0.0, 1.0)" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from cellseg.cli import predict, shell
+from tests import commands
 from tests.datasets import write_ctc
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,17 @@ def test_nuclei_without_training(tmp_path, monkeypatch, capsys):
     for path in (tmp_path / "my_images").iterdir():
         assert tifffile.imread(tmp_path / "my-nuclei" / path.name).max() > 5  # nuclei
         assert (tmp_path / "my-nuclei" / f"{path.stem}_overlay.png").exists()
+
+
+def test_a_sequence(own_images):
+    (own_images / "my-sequence").mkdir()
+    image = tifffile.imread(sorted((own_images / "my-cells" / "images").glob("*.tif"))[0])[:64, :64]
+    for frame in range(2):
+        tifffile.imwrite(own_images / "my-sequence" / f"t{frame:03d}.tif", image)
+    commands.run(block_with("--track --measure"), own_images)
+    names = {path.name for path in (own_images / "my-tracks").iterdir()}
+    told = ("mask000.tif", "mask001.tif", "res_track.txt", "cells.csv", "tracks.csv", "msd.csv", "report.html")
+    assert names >= set(told)
 
 
 def test_python(own_images, monkeypatch):

@@ -1,0 +1,109 @@
+"""docs/tutorial.md: its blocks are run in order, on embedded nuclei; what is done in Fiji is done here in numpy."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import roifile
+import tifffile
+
+from cellseg import runs
+from cellseg.experiment import read
+from tests.commands import blocks, run
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+NUCLEI = ROOT / "experiments" / "data" / "nuclei" / "images"
+SHORT = "train.epochs=1 train.steps_per_epoch=1 train.batch_size=1 train.patch=32 tuning.measure=dice"
+NAMES = ("00071198d059", "03398329ced0", "0280fa8f60f6", "02903040e19d")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder in which everything was done, with what was printed by its two programs."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    (folder / "my-images").mkdir()
+    (folder / "my-sequence").mkdir()
+    for name in NAMES:
+        shutil.copy(NUCLEI / f"{name}.tif", folder / "my-images")
+    nuclei = tifffile.imread(NUCLEI / f"{NAMES[0]}.tif")[128:, :128]
+    for frame in range(3):
+        tifffile.imwrite(folder / "my-sequence" / f"t{frame:03d}.tif", np.roll(nuclei, 2 * frame, axis=1))
+    predict, copy, train, track, again = blocks(TUTORIAL, "sh")
+    outlines, table = blocks(TUTORIAL, "python")
+    (experiment,) = blocks(TUTORIAL, "yaml")
+    (folder / "my-nuclei.yaml").write_text(experiment)
+    run(predict, folder)
+    run(copy, folder)
+    correct(folder)
+    python(outlines, folder)
+    run(train, folder, also=SHORT)
+    run(track, folder)
+    python(table, folder)
+    wipe(folder / "my-tracks" / "mask002.tif")
+    run(again, folder)
+    return folder
+
+
+def python(program, folder):
+    with contextlib.chdir(folder):
+        exec(program, {})
+
+
+def correct(folder):
+    """In one image a cell is removed and one drawn; in another all but three outlines are deleted, and one is added."""
+    path = folder / "corrected" / "labels" / f"{NAMES[0]}.tif"
+    labels = tifffile.imread(path)
+    labels[labels == labels.max()] = 0
+    labels[:6, :7] = 600
+    tifffile.imwrite(path, labels)
+    rois = roifile.roiread(folder / "first" / f"{NAMES[1]}_rois.zip")[:3]
+    rois.append(roifile.ImagejRoi.frompoints([[2, 3], [12, 3], [12, 9], [2, 9]], name="new"))
+    (folder / "corrected" / "rois").mkdir()
+    roifile.roiwrite(folder / "corrected" / "rois" / f"{NAMES[1]}.zip", rois)
+
+
+def wipe(path):
+    """A cell of a frame is gone."""
+    labels = tifffile.imread(path)
+    labels[labels == labels.max()] = 0
+    tifffile.imwrite(path, labels)
+
+
+def test_the_first_answer_can_be_looked_at_and_corrected(folder):
+    names = {path.name for path in (folder / "first").iterdir()}
+    assert names == {f"{name}{end}" for name in NAMES for end in (".tif", "_overlay.png", "_rois.zip")}
+
+
+def test_corrected_outlines_become_labels(folder):
+    labels = tifffile.imread(folder / "corrected" / "labels" / f"{NAMES[1]}.tif")
+    assert len(np.unique(labels)) == 5
+    assert (labels[3:9, 2:12] == 4).all()
+
+
+def test_the_training_starts_from_the_run_in_the_box_and_sees_the_corrections(folder):
+    transfer = json.loads((folder / "my-run" / runs.TRANSFER).read_text())
+    assert transfer["weights"] == transfer["total"] and not transfer["unused"]
+    assert read(folder / "my-run" / "experiment.yaml").train.start_from.endswith("nuclei")
+    assert sum(json.loads((folder / "my-run" / runs.DATA).read_text())["splits"].values()) == len(NAMES)
+    assert (folder / "my-run" / "report.html").exists()
+
+
+def test_tracks_and_tables(folder):
+    tracks = pd.read_csv(folder / "my-tracks" / "tracks.csv")
+    through = tracks[tracks["num_frames"] == 3]
+    assert len(through) >= 5
+    # Two pixels of 0.65 um in 300 s; what the roll tears apart at the border goes otherwise.
+    assert through["mean_speed_um_per_s"].median() == pytest.approx(2 * 0.65 / 300, rel=0.1)
+    assert (folder / "my-tracks" / "report.html").exists()
+
+
+def test_corrected_labels_are_tracked_again(folder):
+    cells = [pd.read_csv(folder / name / "cells.csv") for name in ("my-tracks", "my-tracks-2")]
+    filled = cells[1]["filled"].sum()
+    assert (cells[0]["frame"] == 2).sum() == (cells[1]["frame"] == 2).sum() + 1 - filled
+    assert (folder / "my-tracks-2" / "report.html").exists()
