@@ -38,6 +38,15 @@ DEFAULT_MODEL: Named = {
 }
 
 DEFAULT_LOSS: Named = {"name": "tversky_bce"}
+# By target, where `tversky_bce`, which is for one channel of yes and no, does not fit.
+DEFAULT_LOSSES: dict[str, Named] = {
+    "foreground_border": {"name": "sum", "terms": [{"name": "categorical_ce"}, {"name": "dice"}]},
+    "distance": {"name": "bce"},
+    "foreground_distance": {
+        "name": "sum",
+        "terms": [{"name": "bce", "channel": 0}, {"name": "dice", "channel": 0}, {"name": "bce", "channel": 1}],
+    },
+}
 DEFAULT_INSTANCES: Named = {"name": "components"}
 
 
@@ -58,6 +67,13 @@ class Experiment(Section):
     instances: Named = DEFAULT_INSTANCES
     tuning: Tuning = Tuning()
     folder: Path = pydantic.Field(Path(), exclude=True)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _loss_of_target(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "loss" not in values:
+            return values | {"loss": _default_loss(values)}
+        return values
 
     def sources(self) -> list[Path]:
         """The folders of the raw data: as given if absolute, else below $CELLSEG_DATA, else beside the YAML file.
@@ -224,7 +240,7 @@ def _override(content: dict, override: str) -> None:
     if not equals or not key:
         raise InputError(f"'{override}' is no override. Write key=value, for example train.epochs=1.")
     *parents, last = key.split(".")
-    defaults = {"model": DEFAULT_MODEL, "loss": DEFAULT_LOSS, "instances": DEFAULT_INSTANCES}
+    defaults = {"model": DEFAULT_MODEL, "loss": _default_loss(content), "instances": DEFAULT_INSTANCES}
     for parent in parents:
         content = content.setdefault(parent, dict(defaults.get(parent, {})))
         if not isinstance(content, dict):
@@ -233,6 +249,12 @@ def _override(content: dict, override: str) -> None:
         content[last] = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InputError(f"'{override}': the value is not valid YAML: {error}") from error
+
+
+def _default_loss(content: Mapping[str, Any]) -> Named:
+    target = content.get("target")
+    name = target.get("name") if isinstance(target, dict) else target
+    return DEFAULT_LOSSES.get(name, DEFAULT_LOSS) if isinstance(name, str) else DEFAULT_LOSS
 
 
 def _explain(problem: Mapping[str, Any], where: str) -> str:

@@ -6,7 +6,7 @@ image averaged in `cellseg.averaging`. The run folder is read in `cellseg.runs`,
 
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,12 +18,12 @@ from cellseg.averaging import averaged, mean
 from cellseg.experiment import Experiment
 from cellseg.export import network_of
 from cellseg.geometry import Tiling, tiling
-from cellseg.instances import INSTANCES
+from cellseg.instances import INSTANCES, NEEDS_INNER
 from cellseg.named import check_options
-from cellseg.networks import answering
+from cellseg.networks import answering, target_name
 from cellseg.runs import Run
+from pipelines.contrast import contrast_limits, stretch_contrast, to_channels
 from pipelines.errors import InputError
-from pipelines.images import contrast_limits, stretch_contrast, to_channels
 from pipelines.sample import Sample
 from pipelines.tiling import predict_resized, predict_tiled
 
@@ -228,13 +228,19 @@ class LoadedRun:
     def decide(self, probability: np.ndarray) -> Prediction:
         """Probability (H, W, K) -> cells, with the run's threshold and instance settings."""
         foreground = self.foreground(probability)
-        labels = self._instances(foreground, threshold=self.threshold)
+        labels = self._instances(foreground, self.inner(probability), threshold=self.threshold)
         kinds = answers.cell_classes(labels, answers.classes(probability)) if self.class_names else None
         return Prediction(labels, foreground, kinds)
 
     def foreground(self, probability: np.ndarray) -> np.ndarray:
         """Probability (H, W, K) -> that of foreground, (H, W), as `inference.decision` says."""
-        return answers.foreground(probability, decision=self.run.experiment.inference.decision)
+        experiment = self.run.experiment
+        decision = experiment.inference.decision
+        return answers.foreground(probability, target=target_name(experiment.target), decision=decision)
+
+    def inner(self, probability: np.ndarray) -> np.ndarray | None:
+        """Probability (H, W, K) -> how far inside of a cell each pixel lies, (H, W); None where no channel says it."""
+        return answers.inner(probability, target=target_name(self.run.experiment.target))
 
     def to_channels(self, image: np.ndarray) -> np.ndarray:
         """The channels that the run was trained on: as `data.channels` says, and one for three equal ones."""
@@ -302,7 +308,25 @@ def _check_alike(first: Run, other: Run) -> None:
             )
 
 
-def instances_function(experiment: Experiment):
-    """(probability (H, W), threshold=) -> labels int32 (H, W), as the experiment's `instances` section says."""
+def instances_function(experiment: Experiment) -> Callable[..., np.ndarray]:
+    """(foreground (H, W), inner (H, W) or None, threshold=) -> labels int32 (H, W), as the `instances` section says.
+
+    `inner` is that of `cellseg.answers.inner`.
+
+    Raises:
+        InputError: an unknown name or option, or a method that the target's answers are not enough for.
+    """
     options = check_options(INSTANCES, experiment.instances, key="instances", given=("threshold",))
-    return functools.partial(INSTANCES[experiment.instances["name"]], **options)
+    name, target = experiment.instances["name"], target_name(experiment.target)
+    if name in NEEDS_INNER and target not in answers.INNER_CHANNEL:
+        raise InputError(
+            f"instances.name: '{name}' needs a network that says where the middle of each cell is, one of target "
+            f"{', '.join(answers.INNER_CHANNEL)}; the target is {target}. Set target, or take instances.name watershed."
+        )
+    return functools.partial(INSTANCES[name], **options)
+
+
+def try_instances(experiment: Experiment) -> None:
+    """Call the instance function on a blank patch, which shows the options outside their range. Raises InputError."""
+    blank = np.zeros((8, 8), np.float32)
+    instances_function(experiment)(blank, blank, threshold=0.5)

@@ -1,41 +1,42 @@
 """Probability to labels: where one cell ends and the next begins.
 
-Predicting the probability is the work of `cellseg.inference`, choosing the threshold of `cellseg.thresholds`; images
-larger than memory are labelled in `cellseg.merging`, with the same cells.
+Where one connected piece falls into cells says `cellseg.cuts`. Predicting the probability is the work of
+`cellseg.inference`, choosing the threshold of `cellseg.thresholds`; images larger than memory are labelled in
+`cellseg.merging`, with the same cells.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import cv2
 import numpy as np
-from scipy import ndimage
-from skimage import segmentation
-from skimage.morphology import h_maxima
 
+from cellseg.cuts import NO_INNER, Cut, Necks, Seeds
 from pipelines.errors import InputError
 
-NEIGHBOURS = np.ones((3, 3), np.uint8)
-TRUNCATE = 4.0  # a Gaussian reaches this many sigmas
+Border = Literal["keep", "drop"]
 
 
 def components(
     probability: np.ndarray,
+    inner: np.ndarray | None = None,
     *,
     threshold: float = 0.5,
     min_size: int = 0,
     fill_holes: bool = False,
+    border: Border = "keep",
     connectivity: Literal[4, 8] = 8,
 ) -> np.ndarray:
     """Every connected piece of the foreground is one cell; touching cells become one.
 
     Args:
         probability: float (H, W) in [0, 1], or a bool mask.
+        inner: Not used.
         threshold: Foreground is probability >= threshold.
         min_size: Smaller pieces are dropped, in pixels; 0 and 1 keep all.
         fill_holes: Background enclosed by foreground becomes foreground, before pieces are told apart: a piece
             that lies in the hole of another joins it.
+        border: `drop` leaves out the cells that touch the image border, which show a part of themselves alone.
         connectivity: 8 joins pixels that touch at a corner, as scikit-image and MATLAB's bwlabel do; 4 does not
             (scipy.ndimage).
 
@@ -47,19 +48,19 @@ def components(
         InputError: not a 2-D float or bool array, a NaN, or an option outside its range.
     """
     check_probability(probability, connectivity, min_size)
-    mask = (probability if probability.dtype == bool else probability >= threshold).astype(np.uint8)
-    if fill_holes:
-        mask = _fill(mask, connectivity)
+    mask = _mask(probability, threshold, fill_holes, connectivity)
     _, labels = cv2.connectedComponents(mask, connectivity=connectivity, ltype=cv2.CV_32S)
-    return _number(labels, min_size)
+    return _number(labels, min_size, border)
 
 
 def watershed(
     probability: np.ndarray,
+    inner: np.ndarray | None = None,
     *,
     threshold: float = 0.5,
     min_size: int = 0,
     fill_holes: bool = False,
+    border: Border = "keep",
     sigma: float = 1.0,
     depth: float = 0.75,
 ) -> np.ndarray:
@@ -70,9 +71,10 @@ def watershed(
 
     Args:
         probability: float (H, W) in [0, 1], or a bool mask.
+        inner: Not used.
         threshold: Foreground is probability >= threshold.
         min_size: Smaller cells are dropped, in pixels; 0 and 1 keep all.
-        fill_holes: As in `components`.
+        fill_holes, border: As in `components`.
         sigma: Gaussian smoothing of the distances, in pixels; 0 = none. Rough outlines make false hills.
         depth: How far a hill must rise above the pass to its higher neighbour to be a cell of its own, in pixels.
             A piece's cells depend on this piece alone, not on what lies beside it.
@@ -88,57 +90,53 @@ def watershed(
         Beucher, Lantuejoul 1979; scikit-image's `watershed` and `h_maxima`.
     """
     check_probability(probability, 8, min_size)
-    if sigma < 0 or depth <= 0:
-        raise InputError(f"sigma must be >= 0 and depth > 0 pixels, got sigma {sigma} and depth {depth}.")
-    mask = probability if probability.dtype == bool else probability >= threshold
-    if fill_holes:
-        mask = _fill(mask.astype(np.uint8), 8).astype(bool)
-    count, pieces, boxes = connected(mask.astype(np.uint8), 8)
-    cut_pieces(pieces, np.arange(1, count), boxes[1:], Necks(sigma=sigma, depth=depth), first=count)
-    return _number(pieces, min_size)
+    cut = Necks(sigma=sigma, depth=depth)
+    return _cut_mask(_mask(probability, threshold, fill_holes, 8), cut, None, min_size, border)
 
 
-class Cut(Protocol):
-    """Where one connected piece falls into cells. It sees nothing else, so that pieces can be cut one by one.
+def seeded(
+    probability: np.ndarray,
+    inner: np.ndarray | None = None,
+    *,
+    threshold: float = 0.5,
+    min_size: int = 0,
+    fill_holes: bool = False,
+    border: Border = "keep",
+    sigma: float = 1.0,
+    depth: float = 0.05,
+    seed_threshold: float = 0.3,
+) -> np.ndarray:
+    """The foreground is cut into cells between the hills of what the network says of their middles.
 
-    Attributes:
-        margin: Pixels round the piece that it must see, as far as the image goes.
+    For targets `foreground_border`, `distance` and `foreground_distance`, whose networks have learned where a cell's
+    inside is. Every hill of `inner` is a seed, the seeds grow downhill until they meet, there the cut is made. A
+    connected piece without a seed is one cell: the foreground alone decides that something is a cell, the seeds decide
+    how many; specks are dropped by `min_size`.
+
+    Args:
+        probability: float (H, W) in [0, 1], or a bool mask.
+        inner: float (H, W) in [0, 1], high in the middle of each cell, from `cellseg.answers.inner`.
+        threshold: Foreground is probability >= threshold.
+        min_size: Smaller cells are dropped, in pixels; 0 and 1 keep all.
+        fill_holes, border: As in `components`.
+        sigma: Gaussian smoothing of `inner`, in pixels; 0 = none.
+        depth: A hill is a seed if it rises more than this above the pass to a higher one, in units of `inner`.
+        seed_threshold: How high a seed must be at least, after smoothing.
+
+    Returns:
+        int32 (H, W), 0 = background, 1..n in the order in which a scan by rows meets them. Nothing above the
+        threshold: all 0.
+
+    Raises:
+        InputError: not 2-D float or bool arrays of the same shape, no `inner`, a NaN, or an option outside its range.
+
+    Reference:
+        Meyer, Beucher 1990; scikit-image's `watershed` and `reconstruction`.
     """
-
-    @property
-    def margin(self) -> int:
-        """See above."""
-
-    def __call__(self, piece: np.ndarray) -> np.ndarray | None:
-        """Cells 1..n of a piece, int (h, w); None where it is a single one."""
-
-
-@dataclass(frozen=True)
-class Necks:
-    """The cut of `watershed`: at a piece's narrow places."""
-
-    sigma: float
-    depth: float
-
-    @property
-    def margin(self) -> int:
-        """Reach of the smoothing; 1 px of background at least, which the distances are measured to."""
-        return max(1, int(TRUNCATE * self.sigma + 0.5))
-
-    def __call__(self, piece: np.ndarray) -> np.ndarray | None:
-        """See `Cut`."""
-        # The background pixel next to a pixel touches the pixel's own piece, so no other piece changes the distance.
-        # The frame counts as background nowhere: a cell cut by the image border keeps its hill.
-        distance = ndimage.distance_transform_edt(piece)
-        if self.sigma > 0:
-            distance = np.where(piece, ndimage.gaussian_filter(distance, self.sigma, truncate=TRUNCATE), 0)
-        # `h_maxima` takes ten times as long as what tells that a piece has one summit, or none that is high enough.
-        if distance.max() < self.depth or _count(piece & (distance == cv2.dilate(distance, NEIGHBOURS))) < 2:
-            return None
-        hills, num_hills = ndimage.label(piece & (h_maxima(distance, self.depth) > 0), structure=NEIGHBOURS)
-        if num_hills < 2:
-            return None
-        return segmentation.watershed(-distance, hills, mask=piece, connectivity=2)
+    check_probability(probability, 8, min_size)
+    check_inner(inner, probability.shape)
+    cut = Seeds(sigma=sigma, depth=depth, seed_threshold=seed_threshold)
+    return _cut_mask(_mask(probability, threshold, fill_holes, 8), cut, inner, min_size, border)
 
 
 def connected(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -157,7 +155,15 @@ def connected(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.
     return count, pieces, np.stack([top, top + height, left, left + width], axis=1)
 
 
-def cut_pieces(pieces: np.ndarray, numbers: np.ndarray, boxes: np.ndarray, cut: Cut, *, first: int) -> int:
+def cut_pieces(
+    pieces: np.ndarray,
+    numbers: np.ndarray,
+    boxes: np.ndarray,
+    cut: Cut,
+    *,
+    first: int,
+    inner: np.ndarray | None = None,
+) -> int:
     """Cut connected pieces into cells, in place: the first cell keeps the piece's number.
 
     Args:
@@ -167,14 +173,16 @@ def cut_pieces(pieces: np.ndarray, numbers: np.ndarray, boxes: np.ndarray, cut: 
         boxes: (n, 4), their first and last + 1 row and column in `pieces`.
         cut: How.
         first: The next number that is free.
+        inner: float, of the shape of `pieces`, for cuts that want it.
 
     Returns:
         The next number that is free afterwards.
     """
     margin = cut.margin
     for number, (top, bottom, left, right) in zip(numbers.tolist(), boxes.tolist(), strict=True):
-        window = pieces[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin]
-        cells = cut(window == number)
+        around = slice(max(top - margin, 0), bottom + margin), slice(max(left - margin, 0), right + margin)
+        window = pieces[around]
+        cells = cut(window == number, None if inner is None else inner[around])
         if cells is not None:
             others = cells > 1
             window[others] = cells[others] + (first - 2)
@@ -185,6 +193,8 @@ def cut_pieces(pieces: np.ndarray, numbers: np.ndarray, boxes: np.ndarray, cut: 
 class Census:
     """How large every label is and where a scan by rows meets it first, from which its final number follows.
 
+    Labels at the image border are told apart with `mark`.
+
     Args:
         num_labels: Labels lie in 0..num_labels - 1.
     """
@@ -192,6 +202,13 @@ class Census:
     def __init__(self, num_labels: int):
         self._areas = np.zeros(num_labels, np.int64)
         self._first = np.full(num_labels, np.iinfo(np.int64).max)
+        self._marked = np.zeros(num_labels, bool)
+
+    def mark(self, labels: np.ndarray, *, top: bool = True, bottom: bool = True) -> None:
+        """Note the labels at the border of an image, or of some whole rows of it: its first ones, its last ones?"""
+        for edge, there in ((labels[0], top), (labels[-1], bottom), (labels[:, 0], True), (labels[:, -1], True)):
+            if there:
+                self._marked[edge] = True
 
     def add(self, labels: np.ndarray, *, offset: int = 0) -> None:
         """Count the labels of an image, or of some rows of it: `offset` is the number of pixels before them."""
@@ -211,8 +228,8 @@ class Census:
         np.minimum(self._first[span], first, out=self._first[span])
 
     def numbers(self, min_size: int) -> np.ndarray:
-        """int32 (num_labels,), the final number of each label: in scan order from 1; 0 for those that are dropped."""
-        kept = np.flatnonzero(self._areas >= max(min_size, 1))
+        """int32 (num_labels,), the final number of each label: in scan order from 1; 0 for small and marked ones."""
+        kept = np.flatnonzero((self._areas >= max(min_size, 1)) & ~self._marked)
         numbers = np.zeros(len(self._areas), np.int32)
         numbers[kept[np.argsort(self._first[kept])]] = np.arange(1, len(kept) + 1)
         return numbers
@@ -235,6 +252,29 @@ def check_probability(probability: np.ndarray, connectivity: int = 8, min_size: 
         raise InputError(f"min_size must be >= 0 pixels, got {min_size}.")
 
 
+def check_inner(inner: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """`inner`, or InputError where it does not say something of each pixel of an image of this shape."""
+    if inner is None:
+        raise InputError(NO_INNER)
+    if inner.shape != shape or inner.dtype.kind != "f":
+        raise InputError(f"inner must be float {shape} as the probability is, got {inner.dtype} {inner.shape}.")
+    if np.isnan(inner).any():
+        raise InputError(f"{np.count_nonzero(np.isnan(inner))} pixels of inner are NaN.")
+    return inner
+
+
+def _mask(probability: np.ndarray, threshold: float, fill_holes: bool, connectivity: int) -> np.ndarray:
+    """Foreground, uint8 (H, W)."""
+    mask = (probability if probability.dtype == bool else probability >= threshold).astype(np.uint8)
+    return _fill(mask, connectivity) if fill_holes else mask
+
+
+def _cut_mask(mask: np.ndarray, cut: Cut, inner: np.ndarray | None, min_size: int, border: Border) -> np.ndarray:
+    count, pieces, boxes = connected(mask, 8)
+    cut_pieces(pieces, np.arange(1, count), boxes[1:], cut, first=count, inner=inner)
+    return _number(pieces, min_size, border)
+
+
 def _fill(mask: np.ndarray, connectivity: int) -> np.ndarray:
     """Fill the pieces of background that do not reach the image border."""
     # The background is connected the other way, or a thin diagonal wall would leak.
@@ -243,17 +283,20 @@ def _fill(mask: np.ndarray, connectivity: int) -> np.ndarray:
     return np.where((mask == 0) & np.isin(outside, reaches), 0, 1).astype(np.uint8)
 
 
-def _number(labels: np.ndarray, min_size: int) -> np.ndarray:
-    """Drop small pieces and number the rest in scan order (OpenCV's own order goes by 2x2 blocks)."""
+def _number(labels: np.ndarray, min_size: int, border: Border) -> np.ndarray:
+    """Drop small pieces, and number the rest in scan order (OpenCV's own order goes by 2x2 blocks)."""
     census = Census(int(labels.max(initial=0)) + 1)
     census.add(labels)
+    if border == "drop":
+        census.mark(labels)
     return census.numbers(min_size)[labels]
 
 
-def _count(mask: np.ndarray) -> int:
-    return cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0] - 1
-
-
-INSTANCES: dict[str, Callable[..., np.ndarray]] = {"components": components, "watershed": watershed}
+INSTANCES: dict[str, Callable[..., np.ndarray]] = {
+    "components": components,
+    "watershed": watershed,
+    "seeded": seeded,
+}
 # What is done to a connected piece after it was found, by the method's name; options by name.
-CUTS: dict[str, Callable[..., Cut]] = {"watershed": Necks}
+CUTS: dict[str, Callable[..., Cut]] = {"watershed": Necks, "seeded": Seeds}
+NEEDS_INNER = ("seeded",)

@@ -13,11 +13,22 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import csgraph
 
-from cellseg.instances import CUTS, INSTANCES, Census, Cut, check_probability, connected, cut_pieces
+from cellseg.cuts import Cut
+from cellseg.instances import (
+    CUTS,
+    INSTANCES,
+    NEEDS_INNER,
+    Census,
+    check_inner,
+    check_probability,
+    connected,
+    cut_pieces,
+)
 from pipelines.disk import DiskArray
 from pipelines.errors import InputError
 
 Rows = Callable[[int, int], np.ndarray]  # (first, last + 1) -> these rows of something, (h, W)
+Inner = Callable[[slice, slice], np.ndarray | None]  # rows and columns -> this window of `inner`, (h, w)
 
 
 class Pieces:
@@ -112,9 +123,10 @@ def label_rows(
     name: str,
     options: Mapping[str, Any],
     limits: Limits,
+    inner: Inner | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Labelled:
-    """The labels of `INSTANCES[name](probability, **options)`, in bounded memory: equal, numbers included.
+    """The labels of `INSTANCES[name](probability, inner, **options)`, in bounded memory: equal, numbers included.
 
     A few tens of bytes are held for each connected piece of foreground.
 
@@ -124,6 +136,7 @@ def label_rows(
         folder: For the arrays on disk.
         name, options: The method, and its keywords.
         limits: How much is held at once.
+        inner: Gives windows of what the method of this name takes as `inner`, float (h, w); None where it takes none.
         say: Told of pieces that are too large to be cut into cells.
 
     Raises:
@@ -132,7 +145,8 @@ def label_rows(
     height, width = shape
     if name != "components" and name not in CUTS:
         raise InputError(f"instances.name is '{name}', which needs the whole image in memory. Raise --memory.")
-    INSTANCES[name](np.zeros((1, 1), np.float32), **options)  # complains of options outside their range
+    blank = np.zeros((1, 1), np.float32)
+    INSTANCES[name](blank, None if inner is None else blank, **options)  # complains of options outside their range
     defaults = {key: one.default for key, one in inspect.signature(INSTANCES[name]).parameters.items()}
     settings = {**defaults, **options}
     connectivity = settings.get("connectivity", 8)
@@ -153,11 +167,15 @@ def label_rows(
         for first, end in strips:
             labels.write(first, 0, numbers[labels.read(slice(first, end))])
         given = {key: settings[key] for key in inspect.signature(CUTS[name]).parameters}
-        num_labels = _cut(labels, boxes, CUTS[name](**given), strips, limits, say)
+        within = inner if name in NEEDS_INNER else None
+        num_labels = _cut(labels, boxes, CUTS[name](**given), strips, limits, within, say)
         numbers = np.arange(num_labels, dtype=np.int32)
     census = Census(num_labels)
     for first, end in strips:
-        census.add(numbers[labels.read(slice(first, end))], offset=first * width)
+        found = numbers[labels.read(slice(first, end))]
+        census.add(found, offset=first * width)
+        if settings["border"] == "drop":
+            census.mark(found, top=first == 0, bottom=end == height)
     return Labelled(labels, census.numbers(settings["min_size"])[numbers])
 
 
@@ -192,6 +210,7 @@ def _cut(
     cut: Cut,
     strips: list[tuple[int, int]],
     limits: Limits,
+    inner: Inner | None,
     say: Callable[[str], None],
 ) -> int:
     """Cut the pieces on disk into cells; gives the next number that is free."""
@@ -204,9 +223,12 @@ def _cut(
         for some in _groups(numbers, boxes, limits.rows):
             top, left = np.maximum(boxes[some][:, [0, 2]].min(axis=0) - margin, 0).tolist()
             bottom, right = (boxes[some][:, [1, 3]].max(axis=0) + margin).tolist()
-            window = labels.read(slice(top, bottom), slice(left, right))
+            around = slice(top, bottom), slice(left, right)
+            window, within = labels.read(*around), None
+            if inner is not None:
+                within = check_inner(inner(*around), window.shape)
             places = boxes[some] - np.array([top, top, left, left])
-            first_free = cut_pieces(window, some, places, cut, first=first_free)
+            first_free = cut_pieces(window, some, places, cut, first=first_free, inner=within)
             labels.write(top, left, window)
     if num_whole:
         say(

@@ -19,8 +19,8 @@ from cellseg.inference import LoadedRun, load_run
 from cellseg.metrics import check_measures
 from cellseg.mistakes import find_mistakes
 from cellseg.report import write_report
+from pipelines.contrast import stretch_contrast
 from pipelines.dataset import ShardReader
-from pipelines.images import stretch_contrast
 from pipelines.prepare import Progress
 
 SCORED = ("validation", "test")

@@ -19,11 +19,12 @@ from cellseg.inference import LoadedRun, LowContrastWarning
 from cellseg.instances import CUTS, INSTANCES
 from cellseg.merging import Labelled, Limits, label_rows
 from cellseg.named import check_options
+from cellseg.networks import outputs_of
 from cellseg.results import Options, outputs, stored
 from cellseg.views import Helpers, probability_on_disk
+from pipelines.contrast import to_channels
 from pipelines.disk import DiskArray, work_folder
 from pipelines.errors import InputError
-from pipelines.images import to_channels
 from pipelines.large_files import Window, write_large
 from pipelines.rasters import Raster, open_raster
 from pipelines.working_copies import limits_on_disk, working_copy
@@ -88,7 +89,7 @@ def needs_streaming(file: Path, loaded: LoadedRun, memory_bytes: int | None = No
 def whole_bytes(raster: Raster, loaded: LoadedRun) -> int:
     """Bytes that the prediction of a whole image takes at its peak, about."""
     height, width, channels = raster.shape
-    kinds = len(loaded.class_names) + 1 if loaded.class_names else 1
+    kinds = outputs_of(loaded.run.experiment.target, num_classes=len(loaded.class_names))
     size = raster.dtype.itemsize
     member = loaded.predictor.members[0]
     views = max(one.symmetries * len(one.zoom) for one in loaded.predictor.members) * len(loaded.predictor.members)
@@ -183,6 +184,7 @@ def _page(
             "threshold": loaded.threshold,
         },
         limits=Limits(rows, budget.piece),
+        inner=lambda part, columns: loaded.inner(probability.read(part, columns)),
         say=lambda text: say(f"{raster.path}: {text}"),
     )
     return _Page(probability, labelled, _kinds(labelled, probability, rows) if loaded.class_names else None)

@@ -11,12 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellseg import answers
+from cellseg import answers, tuning
 from cellseg import callbacks as watch
-from cellseg import tuning
 from cellseg.dashboard import Dashboard
 from cellseg.experiment import Experiment
-from cellseg.inference import Predictor, Tiling, instances_function, tiling
+from cellseg.inference import Predictor, Tiling, tiling, try_instances
 from cellseg.losses import LOSSES
 from cellseg.named import build, weight_map_function
 from cellseg.networks import answer_size, network_for, outputs_of, target_name
@@ -65,9 +64,9 @@ def check(experiment: Experiment) -> None:
         raise InputError(
             f"inference.overlap must be below the tile's answer of {geometry.output} px, got {geometry.overlap}."
         )
+    # What these do not accept shows on a blank patch, and not after an hour of training.
+    try_instances(experiment)
     tuning.check(experiment)
-    # The rest shows what it does not accept on a blank patch, and not after an hour of training.
-    instances_function(experiment)(np.zeros((8, 8), np.float32), threshold=0.5)
 
 
 def prior_of(experiment: Experiment, statistics: dict, *, num_classes: int) -> list[float]:
@@ -177,6 +176,8 @@ def fit(
         channels=reader.manifest.channels,
         contrast=experiment.data.contrast,
         minimum_range=minimum_range,
+        # A network that learns from enlarged cells is judged by enlarged images; averaging over sizes is for later.
+        zoom=experiment.inference.zoom if len(experiment.inference.zoom) == 1 else (1.0,),
     )
     with_classes = target_name(experiment.target) == "classes"
     validation = watch.WholeImageValidation(

@@ -14,7 +14,7 @@ import numpy as np
 
 from cellseg.experiment import Experiment
 from cellseg.held_out import HeldOut, held_out
-from cellseg.inference import EnsembleRun, LoadedRun, instances_function
+from cellseg.inference import EnsembleRun, LoadedRun, instances_function, try_instances
 from cellseg.instances import INSTANCES
 from cellseg.metrics import IMAGE_METRICS, SEQUENCE_METRICS
 from cellseg.named import check_options
@@ -153,13 +153,13 @@ def tune(
         foreground = loaded.foreground(one.probability)
         curve.add(one.labels > 0, foreground, one.ignore)
         if search is not None:
-            search.add(one, foreground, points)
+            search.add(one, foreground, loaded.inner(one.probability), points)
     if search is None:
         return Tuned(curve.at(0.5, split=SPLIT) if fixed else curve.best(split=SPLIT), curve)
     if not fixed:
         points = search.finer()
         for one in progress(held_out(loaded, reader, SPLIT), count):
-            search.add(one, loaded.foreground(one.probability), points)
+            search.add(one, loaded.foreground(one.probability), loaded.inner(one.probability), points)
     return Tuned(search.best(), curve, search.result())
 
 
@@ -206,15 +206,15 @@ class Search:
 
     def __init__(self, experiment: Experiment, measure: str, combinations: Sequence[Mapping[str, Any]]):
         self._name, self._measure, self._combinations = measure, IMAGE_METRICS[measure], combinations
-        self._cut = [_function(experiment, options) for options in combinations]
+        self._cut = [instances_function(_with(experiment, options)) for options in combinations]
         self._tallies: dict[Point, _Tally] = {}
 
-    def add(self, one: HeldOut, foreground: np.ndarray, points: Sequence[Point]) -> None:
-        """Count one image at some points."""
+    def add(self, one: HeldOut, foreground: np.ndarray, inner: np.ndarray | None, points: Sequence[Point]) -> None:
+        """Count one image at some points; `foreground` and `inner` are what `cellseg.answers` makes of its answer."""
         known = slice(None) if one.ignore is None else ~one.ignore
         true = int(np.count_nonzero(one.labels[known]))
         for point in points:
-            labels = self._cut[point.combination](foreground, threshold=point.threshold)
+            labels = self._cut[point.combination](foreground, inner, threshold=point.threshold)
             counts = self._measure.count(one.labels, labels, one.ignore)
             tally = self._tallies.setdefault(point, _Tally())
             tally.counts = tally.counts + counts
@@ -294,14 +294,13 @@ class _Tally:
         return round(abs(self.drawn / self.true - 1), 9) if self.true else 0.0
 
 
-def _function(experiment: Experiment, options: Mapping[str, Any]) -> Callable[..., np.ndarray]:
-    section = {**experiment.instances, **options}
-    return instances_function(experiment.model_copy(update={"instances": section}))
+def _with(experiment: Experiment, options: Mapping[str, Any]) -> Experiment:
+    return experiment.model_copy(update={"instances": {**experiment.instances, **options}})
 
 
 def _try(experiment: Experiment, options: Mapping[str, Any]) -> None:
     try:
-        _function(experiment, options)(np.zeros((8, 8), np.float32), threshold=0.5)
+        try_instances(_with(experiment, options))
     except InputError as error:
         raise InputError(f"tuning.instances: {error}") from error
 

@@ -228,6 +228,7 @@ def _precision_at(threshold: float) -> Measure:
 
 METRICS = {
     "average_precision": _precision_at(0.5),
+    "average_precision_70": _precision_at(0.7),
     "average_precision_75": _precision_at(0.75),
     "average_precision_90": _precision_at(0.9),
     "average_precision_mean": Measure(

@@ -147,3 +147,18 @@ def test_the_run_to_start_from_is_found_from_here_and_beside_the_file(tmp_path, 
     assert experiment.start_from() == tmp_path / "runs" / "first"
     assert experiment.placed(tmp_path).train.start_from == str(tmp_path / "runs" / "first")
     assert experiments.read(write(tmp_path)).start_from() is None
+
+
+def test_the_loss_left_out_is_that_of_the_target(tmp_path):
+    assert experiments.read(write(tmp_path, MINIMAL)).loss == {"name": "tversky_bce"}
+    checked = experiments.read(write(tmp_path, MINIMAL + "target: foreground_distance"))
+    assert [term["channel"] for term in checked.loss["terms"]] == [0, 0, 1]
+    named_target = MINIMAL + "target: {name: foreground_border, width: 1}"
+    assert [term["name"] for term in experiments.read(write(tmp_path, named_target)).loss["terms"]] == [
+        "categorical_ce",
+        "dice",
+    ]
+    own = experiments.read(write(tmp_path, named_target + "\nloss: {name: dice}"))
+    assert own.loss == {"name": "dice"}
+    overridden = experiments.read(write(tmp_path, MINIMAL), ["target=distance", "loss.foreground_weight=2"])
+    assert overridden.loss == {"name": "bce", "foreground_weight": 2}

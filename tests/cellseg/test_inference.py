@@ -374,6 +374,44 @@ def test_symmetries_and_zoom_of_the_run_are_used(tmp_path):
     assert answer.shape == image.shape and 0 < np.abs(answer - image / 255).max() < 0.25  # zoomed ones are smoother
 
 
+def inside_run(folder, **sections):
+    """A run of target foreground_distance whose network answers with the image's two channels."""
+    folder.mkdir()
+    path = bright_pixels_run(folder)
+    inputs = layers.Input((None, None, 2))
+    identity = keras.initializers.Constant(np.eye(2)[None, None])
+    keras.Model(inputs, layers.Conv2D(2, 1, kernel_initializer=identity, name="probability")(inputs)).save(
+        path / "model.keras"
+    )
+    settings = experiment(inference={"tile": 32, "overlap": 8}, target="foreground_distance", **sections)
+    runs.write_text(path, runs.EXPERIMENT, settings.to_yaml())
+    runs.write_json(path, runs.DATA, {**runs.read_json(path, runs.DATA), "channels": 2})
+    return path
+
+
+def test_the_inside_that_a_network_tells_cuts_touching_cells(tmp_path):
+    image = np.zeros((20, 30, 2), np.float32)
+    image[5:15, 5:25, 0] = 1
+    image[8:12, 8:12, 1] = image[8:12, 18:22, 1] = 1  # two middles in one piece of foreground
+    method = {"name": "seeded", "seed_threshold": 0.4}
+    path = inside_run(tmp_path / "a", instances=method)
+    for loaded in (cellseg.load_run(path), cellseg.load_run([path, inside_run(tmp_path / "b", instances=method)])):
+        result = loaded.predict(image)
+        assert result.labels.max() == 2 and result.labels[10, 9] == 1 and result.labels[10, 20] == 2
+        np.testing.assert_allclose(result.probability, image[..., 0], atol=1e-6)
+        loaded.use(0.5, {"seed_threshold": 1})
+        assert loaded.predict(image).labels.max() == 1
+    plain = inside_run(tmp_path / "c", instances={"name": "components"})
+    assert cellseg.load_run(plain).predict(image).labels.max() == 1
+
+
+def test_a_run_whose_cells_cannot_be_told_apart_that_way_is_refused(tmp_path):
+    path = bright_pixels_run(tmp_path)
+    runs.write_text(path, runs.EXPERIMENT, experiment(instances={"name": "seeded"}).to_yaml())
+    with pytest.raises(InputError, match="instances.name: 'seeded' needs .*; the target is foreground"):
+        cellseg.load_run(path)
+
+
 class Corner:
     """A network whose answer is 1 in the lower right quarter of each tile, so that overlapping tiles disagree."""
 

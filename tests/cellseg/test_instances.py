@@ -7,7 +7,7 @@ from scipy import ndimage
 from skimage import segmentation
 from skimage.morphology import h_maxima
 
-from cellseg.instances import INSTANCES, components, watershed
+from cellseg.instances import INSTANCES, components, seeded, watershed
 from pipelines.errors import InputError
 from tests import cells, oracles
 
@@ -235,3 +235,96 @@ def test_watershed_of_one_piece_equals_the_definition(discs):
     labels = watershed(piece)
     pairs = np.unique(np.stack([expected[piece], labels[piece]]), axis=1)
     assert pairs.shape[1] == expected.max() == labels.max()
+
+
+def bumps(*centres, shape=(40, 60), radius=8.0):
+    """Foreground and inside of round cells that run into each other: 1 in the middle, 0 at the rim."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    depth = [1 - np.hypot(rows - row, columns - column) / radius for row, column in centres]
+    inner = np.max(depth, axis=0).clip(0, 1).astype(np.float32)
+    return (inner > 0).astype(np.float32), inner
+
+
+def test_seeded_cuts_where_the_network_says_so():
+    foreground, inner = bumps((20, 20), (20, 32))
+    labels = seeded(foreground, inner)
+    assert labels.max() == 2 and labels[20, 20] == 1 and labels[20, 32] == 2 and components(foreground).max() == 1
+    np.testing.assert_array_equal(labels > 0, foreground > 0)
+    # The cells are mirror images of each other: each gets its half, but for the middle column.
+    assert (labels[:, :26][foreground[:, :26] > 0] == 1).all() and (labels[:, 27:][foreground[:, 27:] > 0] == 2).all()
+
+
+def test_seeded_leaves_a_piece_without_a_seed_as_one_cell():
+    foreground, inner = bumps((20, 20), (20, 32))
+    np.testing.assert_array_equal(seeded(foreground, 0.2 * inner), components(foreground))
+    np.testing.assert_array_equal(seeded(foreground, np.zeros_like(inner)), components(foreground))
+
+
+def test_seeded_with_size_and_holes():
+    foreground, inner = bumps((20, 20), (20, 32), (3, 55))
+    foreground[20, 20] = 0
+    assert seeded(foreground, inner, fill_holes=True)[20, 20] > 0 and seeded(foreground, inner)[20, 20] == 0
+    areas = np.bincount(seeded(foreground, inner).ravel())[1:]
+    assert len(areas) == 3
+    assert seeded(foreground, inner, min_size=int(areas.min()) + 1).max() == 2
+
+
+def plain_seeded(mask, inner, sigma, depth, least):
+    """The definition, on the whole image at once, for heights without ties."""
+    height = ndimage.gaussian_filter(inner, sigma)
+    labels, first = np.zeros(mask.shape, int), 0
+    pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    for number in range(1, count + 1):
+        piece = pieces == number
+        own = np.where(piece, height, 0)
+        hills, found = ndimage.label(piece & (own >= least) & (h_maxima(own, depth) > 0), structure=np.ones((3, 3)))
+        cut = segmentation.watershed(-own, hills, mask=piece, connectivity=2) if found else piece.astype(int)
+        labels[piece], first = cut[piece] + first, first + cut.max()
+    return labels
+
+
+def test_seeded_equals_the_definition():
+    rng = np.random.default_rng(0)
+    counts = set()
+    for _ in range(12):
+        noise = ndimage.gaussian_filter(rng.random((90, 110)), 3)
+        inner = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+        foreground = np.clip(inner + 0.1, 0, 1)
+        labels = seeded(foreground, inner, threshold=0.5, sigma=1.5, depth=0.05, seed_threshold=0.55)
+        expected = plain_seeded(foreground >= 0.5, inner, 1.5, 0.05, 0.55)
+        pairs = np.unique(np.stack([expected.ravel(), labels.ravel()]), axis=1)
+        assert pairs.shape[1] == expected.max() + 1 == labels.max() + 1
+        counts.add(labels.max() - components(foreground, threshold=0.5).max())
+    assert max(counts) > 5  # there is something to cut
+
+
+def test_seeded_complains_of_its_inputs():
+    foreground, inner = bumps((20, 20))
+    with pytest.raises(InputError, match="'seeded' needs `inner`.*'watershed'"):
+        seeded(foreground)
+    with pytest.raises(InputError, match=r"inner must be float \(40, 60\) as .*, got float32 \(40, 59\)"):
+        seeded(foreground, inner[:, 1:])
+    inner[0, :3] = np.nan
+    with pytest.raises(InputError, match="3 pixels of inner are NaN"):
+        seeded(foreground, inner)
+    with pytest.raises(InputError, match=r"seed_threshold in \[0, 1\], got sigma 1.0, depth 0.05 and seed_threshold 2"):
+        seeded(foreground, foreground, seed_threshold=2)
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_cells_at_the_border_are_kept_or_dropped(name):
+    mask = np.zeros((12, 14), np.float32)
+    mask[0:3, 4:6] = mask[9:12, 4:6] = mask[5:7, 0:2] = mask[5:7, 12:14] = 1  # one at each side
+    mask[1:3, 9:11] = mask[5:7, 5:7] = 1  # one pixel away from it, and in the middle
+    kept = INSTANCES[name](mask, mask)
+    assert kept.max() == 6
+    np.testing.assert_array_equal(INSTANCES[name](mask, mask, border="keep"), kept)
+    dropped = INSTANCES[name](mask, mask, border="drop")
+    assert dropped.max() == 2 and dropped[1, 9] == 1 and dropped[5, 5] == 2 and np.count_nonzero(dropped) == 8
+
+
+def test_of_a_cut_piece_the_cell_at_the_border_alone_is_dropped():
+    foreground, inner = bumps((20, 5), (20, 17))
+    assert seeded(foreground, inner).max() == 2 and components(foreground, border="drop").max() == 0
+    labels = seeded(foreground, inner, border="drop")
+    assert labels.max() == 1 and labels[20, 17] == 1 and labels[20, 5] == 0

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from cellseg.instances import INSTANCES
 from cellseg.merging import Limits, label_rows
@@ -13,7 +14,9 @@ PROPERTY = settings(max_examples=150, derandomize=True, deadline=None)
 EVERYTHING = 10**9
 
 
-def streamed(probability, folder, *, rows, name="components", piece=EVERYTHING, say=lambda text: None, **options):
+def streamed(
+    probability, folder, *, rows, name="components", piece=EVERYTHING, say=lambda text: None, inner=None, **options
+):
     """Labels by strips, and from them again by other strips."""
     options = {"threshold": 0.5, **options}
     labelled = label_rows(
@@ -23,6 +26,7 @@ def streamed(probability, folder, *, rows, name="components", piece=EVERYTHING, 
         name=name,
         options=options,
         limits=Limits(rows, piece),
+        inner=None if inner is None else lambda rows, columns: inner[rows, columns],
         say=say,
     )
     labels = np.concatenate([labelled.rows(first, first + 7) for first in range(0, len(probability), 7)])
@@ -53,6 +57,34 @@ def test_watershed_by_strips_is_that_of_the_whole(folder, mask, rows, fill_holes
     probability = mask.astype(np.float32)
     expected = INSTANCES["watershed"](probability, **options)
     np.testing.assert_array_equal(streamed(probability, folder, rows=rows, name="watershed", **options), expected)
+
+
+@PROPERTY
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 14), st.integers(1, 14)), elements=st.integers(0, 8)),
+    st.integers(1, 5),
+    st.booleans(),
+    st.sampled_from([0, 3]),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from(["keep", "drop"]),
+)
+def test_seeded_by_strips_is_that_of_the_whole(folder, eighths, rows, fill_holes, min_size, sigma, border):
+    options = {"fill_holes": fill_holes, "min_size": min_size, "sigma": sigma, "border": border, "threshold": 0.3}
+    inner = (eighths / 8).astype(np.float32)
+    expected = INSTANCES["seeded"](inner, inner, **options)
+    np.testing.assert_array_equal(streamed(inner, folder, rows=rows, name="seeded", inner=inner, **options), expected)
+
+
+@pytest.mark.parametrize("border", ["keep", "drop"])
+@pytest.mark.parametrize("rows", [1, 7, 64, 300])
+def test_touching_cells_with_their_insides_by_strips(tmp_path, rows, border):
+    noise = ndimage.gaussian_filter(np.random.default_rng(5).random((300, 500)), 3)
+    inner = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+    options = {"threshold": 0.45, "sigma": 1.5, "min_size": 10, "border": border}
+    expected = INSTANCES["seeded"](inner, inner, **options)
+    assert expected.max() > INSTANCES["components"](inner, threshold=0.45, min_size=10, border=border).max() + 50
+    found = streamed(inner, tmp_path, rows=rows, name="seeded", inner=inner, **options)
+    np.testing.assert_array_equal(found, expected)
 
 
 def discs(seed, shape=(300, 500)):
@@ -107,8 +139,9 @@ SCENES = {
     [
         ("components", {}),
         ("components", {"connectivity": 4, "fill_holes": True, "min_size": 20}),
+        ("components", {"border": "drop"}),
         ("watershed", {"min_size": 20}),
-        ("watershed", {"fill_holes": True, "sigma": 2.0}),
+        ("watershed", {"fill_holes": True, "sigma": 2.0, "border": "drop"}),
     ],
 )
 def test_scenes_by_strips_are_those_of_the_whole(tmp_path, scene, name, options):
@@ -144,3 +177,8 @@ def test_nan_and_options_are_refused(tmp_path):
         streamed(np.array([[0.0, 0.0], [np.nan, np.nan]], np.float32), tmp_path, rows=1)
     with pytest.raises(InputError, match="connectivity must be 4 or 8, got 6"):
         streamed(np.zeros((2, 2), np.float32), tmp_path, rows=1, connectivity=6)
+    with pytest.raises(InputError, match="'seeded' needs `inner`"):
+        streamed(np.zeros((2, 2), np.float32), tmp_path, rows=1, name="seeded")
+    ones, inner = np.ones((2, 2), np.float32), np.full((2, 2), np.nan, np.float32)
+    with pytest.raises(InputError, match="pixels of inner are NaN"):
+        streamed(ones, tmp_path, rows=1, name="seeded", inner=inner)

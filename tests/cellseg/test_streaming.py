@@ -133,6 +133,24 @@ def test_classes_are_those_of_the_whole_image(loaded, tmp_path):
     check(loaded, tmp_path / "a.tif", tmp_path / "out" / "a.tif")
 
 
+@pytest.mark.parametrize(("target", "kinds", "threshold"), [("foreground_border", 3, 0.45), ("distance", 1, 0.3)])
+@pytest.mark.parametrize("border", ["keep", "drop"])
+def test_cells_from_their_insides(loaded, tmp_path, target, kinds, threshold, border):
+    method = {"name": "seeded", "min_size": 8, "depth": 0.02, "seed_threshold": 0.2, "border": border}
+    sections = {"instances": method, "target": target}
+    experiment = loaded.run.experiment.model_copy(update=sections)
+    loaded.run = dataclasses.replace(loaded.run, experiment=experiment)
+    loaded.use(threshold, {})
+    loaded.predictor = predictor(Blur(kinds=kinds))
+    image = picture()
+    whole = loaded.predict(image).labels
+    loaded.use(threshold, {"seed_threshold": 1})
+    assert whole.max() > loaded.predict(image).labels.max() + 3  # the insides tell some apart
+    loaded.use(threshold, {"seed_threshold": 0.2})
+    write_image(tmp_path / "a.tif", image)
+    check(loaded, tmp_path / "a.tif", tmp_path / "out" / "a.tif")
+
+
 @pytest.mark.parametrize("fill_holes", [False, True])
 def test_components(loaded, tmp_path, fill_holes):
     loaded.run.experiment.instances.clear()
@@ -275,6 +293,11 @@ def test_large_images_need_streaming(loaded, tmp_path):
     assert needs_streaming(tmp_path / "b.tif", loaded, 3 * need // 2)
     loaded.predictor = predictor(Blur(), zoom=(1.0, 4.0))
     assert whole_bytes(open_raster(tmp_path / "a.tif"), loaded) > 1.5 * need
+    loaded.predictor = predictor(Blur(kinds=3))
+    experiment = loaded.run.experiment.model_copy(update={"target": "foreground_border"})
+    loaded.run = dataclasses.replace(loaded.run, experiment=experiment)
+    # two channels more, 4 bytes each, and 8 to tell which is the strongest
+    assert whole_bytes(open_raster(tmp_path / "a.tif"), loaded) == need + 16 * 150 * 900
 
 
 def test_half_of_the_machine_is_the_default(monkeypatch, tmp_path):

@@ -170,7 +170,10 @@ def test_the_same_seed_trains_the_same_weights(tmp_path):
             r"schedule.warmup_epochs must be in \[0, 2\), got 3",
         ),
         ({"model": SMALL, "train": {"start_from": "nowhere"}}, "There is no run folder nowhere"),
-        ({"model": SMALL, "target": "foreground_border"}, "one output channel, got 3. Use loss categorical_ce"),
+        (
+            {"model": SMALL, "target": "foreground_border", "loss": {"name": "tversky_bce"}},
+            "one output channel, got 3. Use loss categorical_ce",
+        ),
         (
             {
                 "model": SMALL,
@@ -309,6 +312,41 @@ def test_the_prior_of_classes_comes_from_their_shares():
     answer = network.get_layer("logits").bias.numpy()
     shares = np.exp(answer) / np.exp(answer).sum()
     np.testing.assert_allclose(shares, [0.699, 0.299, 0.001, 0.001], atol=0.002)
+
+
+@pytest.mark.parametrize("target", ["foreground_border", "distance", "foreground_distance"])
+def test_a_target_with_insides_brings_its_loss(tmp_path, target):
+    section = {**QUICK, "epochs": 1}
+    checked = experiment(model=SMALL, target=target, instances={"name": "seeded"}, train=section)
+    training.check(checked)
+    objective, stored = training.objective_for(checked, prior=[0.9, 0.1])
+    assert checked.loss["name"] != "tversky_bce" and stored["name"] == checked.loss["name"]
+    outputs = {"foreground_border": 3, "distance": 1, "foreground_distance": 2}[target]
+    rng = np.random.default_rng(0)
+    truth = np.eye(3, dtype=np.float32)[rng.integers(0, 3, (2, 8, 8))][..., :outputs]
+    logits = rng.normal(size=truth.shape).astype(np.float32)
+    weight_map = np.ones((2, 8, 8, 1), np.float32)
+    weight_map[:, :3] = 0
+    other_truth, other_logits = truth.copy(), logits.copy()
+    other_truth[:, :3], other_logits[:, :3] = 1 - truth[:, :3], -logits[:, :3]
+    loss = float(objective(truth, logits, weight_map))
+    assert loss == pytest.approx(float(objective(other_truth, other_logits, weight_map)))
+    for channel in range(outputs):  # every channel is learned
+        other = logits.copy()
+        other[..., channel] += 1
+        assert float(objective(truth, other, weight_map)) != pytest.approx(loss, rel=1e-3)
+    _, history = fit(tmp_path, checked)
+    assert np.isfinite(history["loss"]).all() and history["val_dice"].max() > 0
+
+
+def test_what_learns_from_enlarged_cells_is_judged_by_enlarged_images(tmp_path, monkeypatch):
+    zooms = []
+    made = training.Predictor
+    monkeypatch.setattr(training, "Predictor", lambda *a, **b: (zooms.append(tuple(b["zoom"])), made(*a, **b))[1])
+    for place, zoom in enumerate((2, [1, 1.5])):
+        (tmp_path / str(place)).mkdir()
+        fit(tmp_path / str(place), experiment(model=SMALL, inference={"zoom": zoom}, train={**QUICK, "epochs": 1}))
+    assert zooms == [(2.0,), (1.0,)]
 
 
 def test_class_weights_must_fit_the_classes():

@@ -36,7 +36,12 @@ def loaded(**sections):
     """A run whose probability is the image."""
     predictor = SimpleNamespace(probability=lambda image, limits: image)
     run = SimpleNamespace(experiment=experiment(**sections))
-    return SimpleNamespace(run=run, predictor=predictor, foreground=lambda probability: probability[..., 0])
+    return SimpleNamespace(
+        run=run,
+        predictor=predictor,
+        foreground=lambda probability: probability[..., 0],
+        inner=lambda probability: probability[..., 1] if probability.shape[2] > 1 else None,
+    )
 
 
 def scene():
@@ -128,6 +133,24 @@ def test_dice_with_options_keeps_its_rule_for_areas():
     assert choice.threshold > 0.6 and choice.value == pytest.approx(2000 / 2050)
 
 
+def test_what_tells_cells_apart_reaches_the_labelling():
+    # Two cells that touch, and of whose insides the second rises 0.2 above the pass between them.
+    labels = np.zeros((5, 13), np.int32)
+    labels[1:4, 1:6], labels[1:4, 6:11] = 1, 2
+    inner = np.array([0, 0.1, 0.5, 0.9, 0.5, 0.3, 0.3, 0.5, 0.5, 0.5, 0.1, 0, 0], np.float32) * (labels > 0)
+    answer = np.stack([0.9 * (labels > 0), inner], axis=2).astype(np.float32)
+    grid = {"depth": [0.3, 0.1], "seed_threshold": [0.6, 0.4]}
+    run = loaded(
+        target="foreground_distance",
+        instances={"name": "seeded", "sigma": 0},
+        tuning={"measure": "average_precision", "instances": grid},
+    )
+    reader = Validation((labels, answer))
+    reader.split = lambda split: iter([({"name": "0", "contrast": [0, 1]}, {"image": answer, "labels": labels})])
+    choice = tuning.tune(run, reader).choice
+    assert choice.instances == {"depth": 0.1, "seed_threshold": 0.4} and choice.value == 1.0
+
+
 def test_of_equal_combinations_the_first_wins():
     assert tuned("average_precision", instances={"min_size": [5, 4, 6]}).choice.instances == {"min_size": 5}
 
@@ -170,6 +193,20 @@ def test_unannotated_pixels_do_not_count():
 def test_nothing_to_choose_by():
     choice = tuned("average_precision", (empty(), np.zeros((6, 8), np.float32)), instances={"min_size": [3, 0]}).choice
     assert (choice.threshold, choice.value, choice.instances) == (0.5, None, {"min_size": 3})
+
+
+def test_a_method_that_the_target_is_not_enough_for():
+    from cellseg import training
+
+    message = (
+        "instances.name: 'seeded' needs .* foreground_border, distance, foreground_distance; the target is foreground. "
+        "Set target, or take instances.name watershed"
+    )
+    with pytest.raises(InputError, match=message):
+        training.check(experiment(instances={"name": "seeded"}))
+    sections = {"instances": {"name": "seeded"}, "tuning": {"instances": {"depth": [0.1, 2]}}}
+    with pytest.raises(InputError, match="tuning.instances: .* depth above 0 and at most 1, .* depth 2"):
+        training.check(experiment(target="distance", **sections))
 
 
 @pytest.mark.parametrize(
