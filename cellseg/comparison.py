@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
-from cellseg import __version__
+from cellseg import __version__, templating
 from cellseg.metrics.ranks import competition_ranks
 from cellseg.published import Column, Method
 from pipelines.files import whole_file
@@ -151,19 +150,16 @@ def write_csv(comparison: Comparison, path: Path) -> None:
 
 def write_html(comparison: Comparison, path: Path) -> None:
     """One page that stands alone; the best of each column is bold."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cellseg"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("comparison.html.j2").render(
-        comparison=comparison,
-        shown=shown,
-        sum_of_ranks=sum_of_ranks,
-        undefined=UNDEFINED,
-        version=__version__,
+    page = (
+        templating.environment()
+        .get_template("comparison.html.j2")
+        .render(
+            comparison=comparison,
+            shown=shown,
+            sum_of_ranks=sum_of_ranks,
+            undefined=UNDEFINED,
+            version=__version__,
+        )
     )
     with whole_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -67,7 +67,8 @@ def watershed(
     """The foreground is cut into cells at its narrow places: watershed on the distance to the background.
 
     Touching cells form one piece whose distance transform has a hill for each. The hills grow downwards until they
-    meet, there the cut is made. A dip that is shallower than `depth` makes no cut.
+    meet, there the cut is made. A dip that is shallower than `depth` makes no cut. A piece's cells depend on this piece
+    alone, not on what lies beside it.
 
     Args:
         probability: float (H, W) in [0, 1], or a bool mask.
@@ -77,7 +78,6 @@ def watershed(
         fill_holes, border: As in `components`.
         sigma: Gaussian smoothing of the distances, in pixels; 0 = none. Rough outlines make false hills.
         depth: How far a hill must rise above the pass to its higher neighbour to be a cell of its own, in pixels.
-            A piece's cells depend on this piece alone, not on what lies beside it.
 
     Returns:
         int32 (H, W), 0 = background, 1..n in the order in which a scan by rows meets them. Nothing above the

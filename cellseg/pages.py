@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
-from cellseg import __version__
+from cellseg import __version__, templating
 from pipelines.files import whole_file
 
 NAME = "report.html"
@@ -102,14 +100,7 @@ class Page:
 
 def write_page(path: Path | str, page: Page) -> None:
     """Write a page as HTML; the file appears whole or not at all. What it holds cannot become markup."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cellseg"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("page.html.j2").render(page=page, version=__version__)
+    text = templating.environment().get_template("page.html.j2").render(page=page, version=__version__)
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

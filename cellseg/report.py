@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import yaml
 
-from cellseg import __version__, figures, runs
+from cellseg import __version__, figures, runs, templating
 from cellseg.metrics import IMAGE_METRICS
 from pipelines.errors import InputError
 from pipelines.files import whole_file
@@ -74,15 +73,9 @@ def write_report(run: Path | str) -> Path:
         raise InputError(
             f"{run} is no run folder: {runs.EXPERIMENT} was looked for in it. Give a folder that cellseg-train wrote."
         )
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cellseg"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "percent": percent}
-    page = environment.get_template("report.html.j2").render(_content(run))
+    templates = templating.environment()
+    templates.filters |= {"number": number, "percent": percent}
+    page = templates.get_template("report.html.j2").render(_content(run))
     with whole_file(run / NAME) as path:
         path.write_text(page, encoding="utf-8")
     return run / NAME
