@@ -1,19 +1,17 @@
-"""Outlines: labels as polygons along the edges of the pixels, and polygons filled again.
+"""Outlines: labels as polygons along the edges of the pixels.
 
-Files of polygons for other programs live in `cellseg.interchange`; pictures of outlines in `cellseg.figures`.
+Polygons are read and filled again in `pipelines.outline_files`; files of them are written in `cellseg.interchange`, and
+pictures of outlines drawn in `cellseg.figures`.
 
 Corners, not centres: pixel (row, column) is the square from (row, column) to (row + 1, column + 1), so its centre lies
 at (row + 0.5, column + 0.5). This is the convention of ImageJ's traced selections and of QuPath, and the only one in
 which a cell of one pixel has a polygon with an area, and the areas of polygons are those of their pixels.
 """
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from skimage.measure import label as connected_components
 
-# Rings (N, 2) of (row, column) corners, not closed: the outer one first, then the holes.
-Polygon = list[np.ndarray]
+from pipelines.outline_files import Polygon
 
 # Steps along a pixel's edges with the pixel on the right hand, and where they start: east above it, south to its
 # right, west below it, north to its left.
@@ -21,7 +19,7 @@ STARTS, STEPS = ((0, 0), (0, 1), (1, 1), (1, 0)), ((0, 1), (1, 0), (0, -1), (-1,
 
 
 def polygons(labels: np.ndarray) -> dict[int, list[Polygon]]:
-    """The polygons of every cell, exact: `filled` gives the labels back.
+    """The polygons of every cell, exact: `outline_files.filled` gives the labels back.
 
     A cell's pieces that touch at a corner alone are polygons of their own, as are pieces apart. No ring meets itself,
     so the polygons are valid for GeoJSON: outer rings turn one way and holes the other, with a positive and a negative
@@ -46,24 +44,6 @@ def polygons(labels: np.ndarray) -> dict[int, list[Polygon]]:
             found[int(labels[row, column])].append(whose[piece])
         whose[piece].append(ring)
     return found
-
-
-def filled(cells: Mapping[int, Sequence[Polygon]], shape: tuple[int, int]) -> np.ndarray:
-    """Labels of polygons: a pixel belongs to the cell whose polygon its centre lies in.
-
-    Args:
-        cells: Label id > 0 to its polygons; rings (N, 2) of (row, column), fractions too, closed or not. Where cells
-            overlap, the later one wins; what lies outside `shape` is cut off.
-        shape: (H, W).
-
-    Returns:
-        int32 (H, W), 0 = background.
-    """
-    labels = np.zeros(shape, np.int32)
-    for cell, parts in cells.items():
-        for polygon in parts:
-            _fill(labels, polygon, cell)
-    return labels
 
 
 def _rings(pieces: np.ndarray) -> list[tuple[int, int, int, np.ndarray]]:
@@ -120,27 +100,3 @@ def _followed(
         row, column = corners[first] - STARTS[turns[first]]
         rings.append((int(owner[first]), int(row), int(column), corners[ring].astype(np.int32)))
     return rings
-
-
-def _fill(labels: np.ndarray, polygon: Polygon, cell: int) -> None:
-    """Even-odd rule: a centre is inside if an odd number of sides cross its row to the left of it."""
-    begins = np.concatenate([np.asarray(ring, np.float64) for ring in polygon])
-    ends = np.concatenate([np.roll(np.asarray(ring, np.float64), -1, axis=0) for ring in polygon])
-    upper = np.where((begins[:, 0] < ends[:, 0])[:, None], begins, ends)
-    lower = np.where((begins[:, 0] < ends[:, 0])[:, None], ends, begins)
-    # Rows whose centres lie in [upper, lower) of a side: half open, so that a corner counts once.
-    first = np.clip(np.ceil(upper[:, 0] - 0.5), 0, labels.shape[0]).astype(np.int64)
-    last = np.clip(np.ceil(lower[:, 0] - 0.5), 0, labels.shape[0]).astype(np.int64)
-    count = last - first
-    if not count.any():
-        return
-    side = np.repeat(np.arange(len(count)), count)
-    rows = np.arange(len(side)) - np.repeat(np.cumsum(count) - count, count) + first[side]
-    slope = (lower[side, 1] - upper[side, 1]) / (lower[side, 0] - upper[side, 0])
-    crossings = upper[side, 1] + slope * (rows + 0.5 - upper[side, 0])
-    columns = np.clip(np.ceil(crossings - 0.5), 0, labels.shape[1]).astype(np.int64)
-    top, left = int(rows.min()), int(columns.min())
-    toggles = np.zeros((int(rows.max()) - top + 1, int(columns.max()) - left + 1), np.int64)
-    np.add.at(toggles, (rows - top, columns - left), 1)
-    inside = (np.cumsum(toggles, axis=1) % 2 == 1)[:, : labels.shape[1] - left]
-    labels[top : top + inside.shape[0], left : left + inside.shape[1]][inside] = cell

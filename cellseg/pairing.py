@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.drawn_labels import check_outlines, draw, is_outlines
 from pipelines.errors import InputError
 from pipelines.images import image_stem, read_labels, read_pages, stored_dtype
 from pipelines.sources.pairs import labels_of_mask
@@ -30,7 +31,7 @@ class Pair:
 
     Args:
         name: What both are called in the scores: the truth's stem without `_mask` or `_label`, or the frame number.
-        truth: File of true labels.
+        truth: File of true labels, or of outlines (see `pipelines.drawn_labels`).
         prediction: File of predicted labels, or of a probability.
     """
 
@@ -54,7 +55,8 @@ class Pair:
             InputError: a truth that is not made of whole numbers, a float prediction outside [0, 1], sizes or numbers
                 of pages that differ.
         """
-        stack_true, stack_pred = self._labels(read_labels(self.truth)), self._prediction()
+        stack_pred = self._prediction()
+        stack_true = self._drawn(stack_pred) if is_outlines(self.truth) else self._labels(read_labels(self.truth))
         if stack_true.shape != stack_pred.shape:
             raise InputError(
                 f"{self.truth} holds {_size(stack_true)}, but {self.prediction} holds {_size(stack_pred)}. "
@@ -65,6 +67,11 @@ class Pair:
             return
         for page, (one_true, one_pred) in enumerate(zip(stack_true, stack_pred, strict=True)):
             yield self.name if len(stack_true) == 1 else f"{self.name}/{page:03d}", one_true, one_pred
+
+    def _drawn(self, stack_pred: np.ndarray) -> np.ndarray:
+        pages, *shape = stack_pred.shape
+        check_outlines(self.prediction, self.truth, pages)
+        return np.stack([draw(self.truth, page if pages > 1 else None, tuple(shape)) for page in range(pages)])
 
     def _prediction(self) -> np.ndarray:
         try:
@@ -91,7 +98,8 @@ def pair_files(truth: Path | str, prediction: Path | str, *, probability: bool =
     Files match by stem, with or without `_mask`, `_masks`, `_label` or `_labels` at its end. If every truth is called
     `man_segNNN` (or `man_trackNNN`) and every prediction `maskNNN`, they match by number, and predictions of frames
     without truth are left out: the Cell Tracking Challenge annotates some frames only. A truth folder with a `SEG`
-    folder in it (`01_GT`, `01_ST`) stands for that one.
+    folder in it (`01_GT`, `01_ST`) stands for that one. Truth may also be outlines, `STEM_rois.zip`, `STEM.zip` or
+    `STEM.geojson`, where there is no label image of that stem.
 
     Args:
         truth: Folder or file.
@@ -113,7 +121,7 @@ def pair_files(truth: Path | str, prediction: Path | str, *, probability: bool =
             raise InputError(f"{path} is a file, but {other} is a folder. Give two folders or two files.")
     if (truth / "SEG").is_dir():
         truth = truth / "SEG"
-    files_true, files_pred = _label_files(truth), _label_files(prediction, probability=probability)
+    files_true, files_pred = _label_files(truth, outlines=True), _label_files(prediction, probability=probability)
     numbers_true, numbers_pred = _numbers(files_true, CTC_TRUTH), _numbers(files_pred, CTC_RESULT)
     is_ctc = numbers_true is not None and numbers_pred is not None
     named_true = _by_name(files_true, numbers_true if is_ctc else [plain_stem(file) for file in files_true])
@@ -138,7 +146,7 @@ def pair_files(truth: Path | str, prediction: Path | str, *, probability: bool =
 
 def plain_stem(file: Path) -> str:
     """What an image is called in the scores: its stem without `_mask` or `_label` at the end."""
-    return re.sub(r"_(?:mask|label)s?$", "", image_stem(file)) or file.stem
+    return re.sub(r"_(?:mask|label|roi)s?$", "", image_stem(file)) or file.stem
 
 
 def some(names: Iterable[str]) -> str:
@@ -148,7 +156,7 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def _label_files(folder: Path, *, probability: bool = False) -> list[Path]:
+def _label_files(folder: Path, *, probability: bool = False, outlines: bool = False) -> list[Path]:
     files = sorted(
         path for path in folder.iterdir() if path.suffix.lower() in LABEL_SUFFIXES and not path.name.startswith(".")
     )
@@ -157,6 +165,10 @@ def _label_files(folder: Path, *, probability: bool = False) -> list[Path]:
     twice = {stem for stem in stems if f"{stem}{PROBABILITY}" in stems}
     extras |= twice if probability else {f"{stem}{PROBABILITY}" for stem in twice}
     files = [path for path in files if path.stem not in extras]
+    if outlines:
+        stems = {plain_stem(path) for path in files}
+        drawn = sorted(path for path in folder.iterdir() if is_outlines(path) and not path.name.startswith("."))
+        files += [path for path in drawn if plain_stem(path) not in stems]
     if not files:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
         hint = f" It holds the folders {some(inside)}: did you mean one of them?" if inside else ""

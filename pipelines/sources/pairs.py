@@ -1,5 +1,6 @@
-"""Layout `pairs`: a folder of images and a folder of labels or masks, matched by stem.
+"""Layout `pairs`: a folder of images and a folder of labels, masks or outlines, matched by stem.
 
+Outlines are drawn by `pipelines.drawn_labels`, label images read by `pipelines.images`.
 Data sets with their own folder trees have readers of their own beside this one.
 """
 
@@ -13,11 +14,13 @@ import numpy as np
 from skimage.measure import label
 
 from pipelines import images
+from pipelines.drawn_labels import check_outlines, draw, is_outlines
 from pipelines.errors import InputError
 from pipelines.sample import Item, Sample
 
 LABEL_FOLDERS = ("labels", "masks")
 LABEL_SUFFIXES = ("_masks", "_labels", "_mask", "_label")
+OUTLINE_SUFFIX = "_rois"  # of what cellseg-predict writes
 # Enough names to see the pattern, few enough to read.
 SHOWN = 5
 
@@ -32,7 +35,10 @@ def find(
     """Images with their labels: same stem, the label's optionally followed by `_mask(s)` or `_label(s)`.
 
     A stack with a stack of as many pages gives one item a page: name `STEM/000`, source `STEM`, frame = page.
-    Masks, that is files of 0 and 255 or of 0 and 1, become one label a component (see `labels_of_mask`).
+    Masks, that is files of 0 and 255 or of 0 and 1, become one label a component (see `labels_of_mask`). ROI sets of
+    ImageJ (`STEM.zip`, `STEM_rois.zip`, `STEM.roi`; of a stack, with positions) and GeoJSON of QuPath (`STEM.geojson`)
+    are taken as well, one cell an outline, the later one on top where two overlap; those of other stems are passed
+    over.
 
     Args:
         source: Holds `images/` and `labels/` or `masks/`.
@@ -115,12 +121,13 @@ def load(
     frame: int | None = None,
 ) -> Sample:
     """Read one pair; `page` is the page of two stacks, None for files of one page."""
-    if page is None:
-        image, labels = images.read_image(image_file), images.read_labels(label_file)[0]
+    image = images.read_image(image_file) if page is None else images.read_page(image_file, page)
+    if is_outlines(label_file):
+        labels = draw(label_file, page, image.shape[:2])
     else:
-        image, labels = images.read_page(image_file, page), images.read_labels(label_file, page=page)
-    check_not_wrapped(labels, label_file)
-    labels = labels_of_mask(labels)
+        labels = images.read_labels(label_file, page=page or 0)
+        check_not_wrapped(labels, label_file)
+        labels = labels_of_mask(labels)
     spacing_um = images.read_spacing_um(image_file)
     try:
         return Sample(image=image, labels=labels, name=name, source=source, frame=frame, spacing_um=spacing_um)
@@ -152,7 +159,7 @@ def _default_labels(source: Path) -> Path:
 def _match(image_folder: Path, label_folder: Path) -> dict[str, tuple[str, str]]:
     """Paths by stem, as text: most large data sets have this layout, and a `Path` weighs five times as much."""
     image_files = _by_stem(image_folder, set())
-    label_files = _by_stem(label_folder, image_files.keys())
+    label_files = _label_files(label_folder, image_files.keys())
     alone = [name for stem, name in image_files.items() if stem not in label_files]
     unwanted = [name for stem, name in label_files.items() if stem not in image_files]
     if alone or unwanted:
@@ -171,6 +178,27 @@ def _match(image_folder: Path, label_folder: Path) -> dict[str, tuple[str, str]]
         stem: (os.path.join(image_folder, name), os.path.join(label_folder, label_files[stem]))
         for stem, name in image_files.items()
     }
+
+
+def _label_files(folder: Path, known: Set[str]) -> dict[str, str]:
+    """`_by_stem` of label images, and of outlines that have an image."""
+    drawn: dict[str, str] = {}
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        stem = os.path.splitext(name)[0]
+        stem = stem if stem in known else stem.removesuffix(OUTLINE_SUFFIX)
+        if is_outlines(name) and stem in known:
+            if stem in drawn:
+                raise InputError(f"{drawn[stem]} and {name} in {folder} are both for '{stem}'. Keep one of them there.")
+            drawn[stem] = name
+    try:
+        found = _by_stem(folder, known)
+    except InputError:
+        if not drawn or any(name.lower().endswith(images.OPEN_SUFFIXES) for name in os.listdir(folder)):
+            raise
+        found = {}
+    for stem in sorted(found.keys() & drawn.keys()):
+        raise InputError(f"{found[stem]} and {drawn[stem]} in {folder} are both for '{stem}'. Keep one of them there.")
+    return found | drawn
 
 
 def _by_stem(folder: Path, known: Set[str]) -> dict[str, str]:
@@ -242,7 +270,11 @@ def _series_items(matched: dict[str, tuple[str, str]], folder: str) -> list[Item
 
 def _checked_pages(image_file: str, label_file: str) -> int:
     """Number of pages of an image file, which is that of its labels."""
-    pages, label_pages = images.count_pages(image_file), images.count_pages(label_file)
+    pages = images.count_pages(image_file)
+    if is_outlines(label_file):
+        check_outlines(image_file, label_file, pages)
+        return pages
+    label_pages = images.count_pages(label_file)
     if pages != label_pages:
         raise InputError(
             f"{image_file} has {pages} pages, but its labels {label_file} have {label_pages}. "

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import roifile
 
-from cellseg.interchange import read_geojson, read_rois, write_geojson, write_rois
-from cellseg.outlines import filled
-from pipelines.errors import InputError
+from cellseg.interchange import write_geojson, write_rois
+from pipelines.outline_files import filled, read_geojson, read_rois
 from pipelines.preview import COLOURS
 
 
@@ -144,41 +143,3 @@ def test_rois_and_geojson_come_back_as_the_same_cells(tmp_path):
         assert (covered, hidden, read.passed_over, read.shape) == (0, 0, [], (12, 17))
         # A smaller image cuts cells off: the last pixel's cell is not there.
         assert read.labels(0, (10, 16))[2] == 1
-
-
-def test_positions_are_pages(tmp_path):
-    write_rois(tmp_path / "a.zip", np.array([cells(), 0 * cells(), cells()]))
-    read = read_rois(tmp_path / "a.zip")
-    assert list(read.pages) == [0, 2]
-    np.testing.assert_array_equal(read.labels(2, (12, 17))[0], renumbered(cells()))
-    assert read.labels(1, (12, 17))[0].max() == 0
-
-
-def test_rectangles_and_ovals_are_areas_and_points_are_not(tmp_path):
-    box = dict(top=2, left=3, bottom=8, right=11)
-    rois = [
-        roifile.ImagejRoi(roitype=roifile.ROI_TYPE.RECT, name="box", **box),
-        roifile.ImagejRoi.frompoints([[1, 1]], name="spot"),
-        roifile.ImagejRoi(roitype=roifile.ROI_TYPE.OVAL, name="oval", top=20, left=20, bottom=40, right=50),
-    ]
-    rois[1].roitype = roifile.ROI_TYPE.POINT
-    roifile.roiwrite(tmp_path / "a.zip", rois)
-    read = read_rois(tmp_path / "a.zip")
-    assert read.passed_over == [("spot", "point")]
-    labels, _, _ = read.labels(0, (60, 60))
-    assert (labels[2:8, 3:11] == 1).all() and np.count_nonzero(labels == 1) == 6 * 8
-    # The area of an ellipse with half axes 10 and 15, to a few pixels of its outline.
-    assert np.count_nonzero(labels == 2) == pytest.approx(np.pi * 10 * 15, abs=8)
-
-
-def test_other_files_are_refused(tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"PK")
-    (tmp_path / "a.geojson").write_text('{"type": "FeatureCollection", "features": [{"geometry": 3}]}')
-    with pytest.raises(InputError, match="a.zip is no ROI set of ImageJ"):
-        read_rois(tmp_path / "a.zip")
-    with pytest.raises(InputError, match="a.geojson is no GeoJSON of cells"):
-        read_geojson(tmp_path / "a.geojson")
-    with pytest.raises(FileNotFoundError, match="b.zip"):
-        read_rois(tmp_path / "b.zip")
-    with pytest.raises(FileNotFoundError, match="b.geojson"):
-        read_geojson(tmp_path / "b.geojson")

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from skimage.measure import points_in_poly
 
-from cellseg.outlines import filled, polygons
+from cellseg.outlines import polygons
+from pipelines.outline_files import filled
 
 RING = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]])
 

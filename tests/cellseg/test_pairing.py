@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from cellseg.interchange import write_rois
 from cellseg.pairing import Pair, pair_files
 from pipelines.errors import InputError
-from pipelines.images import write_image, write_labels
+from pipelines.images import read_labels, write_image, write_labels
 from tests import cells
 
 
@@ -130,3 +131,35 @@ def test_a_damaged_prediction_is_named(folders, tmp_path):
     (tmp_path / "p.tif").write_bytes(b"II*\x00")
     with pytest.raises(InputError, match=r"p\.tif"):
         read_one(folders[0] / "a.tif", tmp_path / "p.tif")
+
+
+def test_outlines_are_a_truth(folders):
+    truth, result = folders
+    labels = read_labels(truth / "a.tif", page=0)
+    (truth / "a.tif").unlink()
+    write_rois(truth / "a_rois.zip", labels)
+    write_rois(truth / "b_rois.zip", cells.empty())  # b.tif is there and goes first
+    write_rois(result / "a_rois.zip", cells.empty())  # of a prediction the labels count
+    pairs = pair_files(truth, result)
+    assert [(pair.name, pair.truth.name, pair.prediction.name) for pair in pairs] == [
+        ("a", "a_rois.zip", "a.tif"),
+        ("b", "b.tif", "b.tif"),
+    ]
+    ((_, one_true, one_pred),) = pairs[0].read()
+    np.testing.assert_array_equal(one_true, np.searchsorted(np.unique(labels), labels))
+    np.testing.assert_array_equal(one_pred, read_labels(result / "a.tif", page=0))
+
+
+def test_outlines_of_a_stack_are_a_truth(tmp_path):
+    stack = np.stack([cells.shifted_cell()[0]] * 2)
+    stack[0] = 0
+    write_rois(tmp_path / "truth.zip", stack)
+    write_labels(tmp_path / "found.tif", stack)
+    read = list(Pair("s", tmp_path / "truth.zip", tmp_path / "found.tif").read())
+    assert [name for name, _, _ in read] == ["s/000", "s/001"]
+    for _, one_true, one_pred in read:
+        np.testing.assert_array_equal(one_true > 0, one_pred > 0)
+    write_labels(tmp_path / "found.tif", stack[0])
+    write_rois(tmp_path / "truth.zip", np.stack([stack[1]] * 2))
+    with pytest.raises(InputError, match="truth.zip holds outlines at 2 positions of a stack, but .*found.tif is one"):
+        next(iter(Pair("s", tmp_path / "truth.zip", tmp_path / "found.tif").read()))

@@ -12,7 +12,10 @@ import roifile
 import tifffile
 
 from cellseg import runs
+from cellseg.cli import shell
+from cellseg.cli.evaluate import evaluate as evaluate_command
 from cellseg.experiment import read
+from pipelines.sources.pairs import find
 from tests.commands import blocks, run
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +37,12 @@ def folder(tmp_path_factory):
     for frame in range(3):
         tifffile.imwrite(folder / "my-sequence" / f"t{frame:03d}.tif", np.roll(nuclei, 2 * frame, axis=1))
     predict, copy, train, track, again = blocks(TUTORIAL, "sh")
-    outlines, table = blocks(TUTORIAL, "python")
+    (table,) = blocks(TUTORIAL, "python")
     (experiment,) = blocks(TUTORIAL, "yaml")
     (folder / "my-nuclei.yaml").write_text(experiment)
     run(predict, folder)
     run(copy, folder)
     correct(folder)
-    python(outlines, folder)
     run(train, folder, also=SHORT)
     run(track, folder)
     python(table, folder)
@@ -55,16 +57,16 @@ def python(program, folder):
 
 
 def correct(folder):
-    """In one image a cell is removed and one drawn; in another all but three outlines are deleted, and one is added."""
+    """All but three outlines of an image are deleted, and one is added; another is corrected as a label image."""
     path = folder / "corrected" / "labels" / f"{NAMES[0]}.tif"
-    labels = tifffile.imread(path)
+    path.with_name(f"{NAMES[0]}_rois.zip").unlink()
+    labels = tifffile.imread(folder / "first" / path.name)
     labels[labels == labels.max()] = 0
     labels[:6, :7] = 600
     tifffile.imwrite(path, labels)
     rois = roifile.roiread(folder / "first" / f"{NAMES[1]}_rois.zip")[:3]
     rois.append(roifile.ImagejRoi.frompoints([[2, 3], [12, 3], [12, 9], [2, 9]], name="new"))
-    (folder / "corrected" / "rois").mkdir()
-    roifile.roiwrite(folder / "corrected" / "rois" / f"{NAMES[1]}.zip", rois)
+    roifile.roiwrite(folder / "corrected" / "labels" / f"{NAMES[1]}_rois.zip", rois, mode="w")
 
 
 def wipe(path):
@@ -79,10 +81,20 @@ def test_the_first_answer_can_be_looked_at_and_corrected(folder):
     assert names == {f"{name}{end}" for name in NAMES for end in (".tif", "_overlay.png", "_rois.zip")}
 
 
-def test_corrected_outlines_become_labels(folder):
-    labels = tifffile.imread(folder / "corrected" / "labels" / f"{NAMES[1]}.tif")
+def test_corrected_outlines_are_the_truth(folder):
+    items = {item.name: item for item in find(folder / "corrected")}
+    labels = items[NAMES[1]].load().labels
     assert len(np.unique(labels)) == 5
     assert (labels[3:9, 2:12] == 4).all()
+    assert items[NAMES[0]].load().labels[:6, :7].min() == 600
+
+
+def test_outlines_are_a_truth_to_score_by(folder, capsys):
+    evaluate = (folder / "corrected" / "labels", folder / "first")
+    assert shell.run(evaluate_command, [*map(str, evaluate), "--measure", "dice", "--csv", str(folder / "s.csv")]) == 0
+    scores = pd.read_csv(folder / "s.csv").set_index("name")["dice"]
+    assert scores[list(NAMES[2:])].tolist() == [1.0, 1.0]  # not corrected
+    assert 0 < scores[NAMES[1]] < 0.9 and 0.9 < scores[NAMES[0]] < 1
 
 
 def test_the_training_starts_from_the_run_in_the_box_and_sees_the_corrections(folder):
