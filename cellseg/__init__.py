@@ -18,11 +18,12 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module 'cellseg' has no attribute '{name}'")
 
 
-def load_run(path):
-    """Load a finished run for prediction; see `cellseg.inference.load_run`.
+def load_run(path, *, zoom=None, diameter=None):
+    """Load a finished run for prediction; see `cellseg.inference.load_run` and `cellseg.magnification.Magnification`.
 
     Keras is imported here and not with the package, so that the commands' --help is quick.
     """
     from cellseg.inference import load_run as load
+    from cellseg.magnification import Magnification
 
-    return load(path)
+    return load(path, Magnification(zoom, diameter))

@@ -17,6 +17,7 @@ import numpy as np
 from cellseg import stages
 from cellseg.conveyor import Outcome
 from cellseg.inference import LoadedRun, LowContrastWarning, load_run
+from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.results import Options
 from cellseg.runs import DATA, EXPERIMENT, MODEL, THRESHOLD
 from cellseg.views import Part
@@ -39,17 +40,19 @@ class Job:
         runs: Run folders, absolute; several are an ensemble.
         checksums: Of what these folders hold, so that a worker which has seen other contents there loads them again.
         options: See `Options`.
+        magnification: See `cellseg.inference.load_run`.
     """
 
     runs: tuple[str, ...]
     checksums: tuple[str, ...]
     options: Options
+    magnification: Magnification = AS_IT_IS
 
     @classmethod
-    def of(cls, runs: Sequence[Path], options: Options) -> "Job":
+    def of(cls, runs: Sequence[Path], options: Options, magnification: Magnification = AS_IT_IS) -> "Job":
         """The job of some run folders."""
         files = [run / name for run in runs for name in (MODEL, EXPERIMENT, DATA, THRESHOLD)]
-        return cls(tuple(str(run.absolute()) for run in runs), tuple(map(sha256, files)), options)
+        return cls(tuple(str(run.absolute()) for run in runs), tuple(map(sha256, files)), options, magnification)
 
 
 def predicted(client: "Client", files: Iterable[Path], targets: Mapping[Path, Path], job: Job) -> Iterator[Outcome]:
@@ -72,7 +75,7 @@ def _flushed(parts: Iterable[Part]) -> Iterator[Part]:
 def _answer(part: Part, *, job: Job) -> np.ndarray:
     """On a worker: the network's part of a part."""
     must_see([part.image.path, *job.runs])
-    loaded = _loaded(job.runs, job.checksums)
+    loaded = _loaded(job)
     with _NETWORK, warnings.catch_warnings():
         warnings.simplefilter("ignore", LowContrastWarning)  # who asks has said it
         return part.answer(loaded)
@@ -82,7 +85,7 @@ def _predict(task: tuple[Path, Path, Path], *, job: Job) -> Outcome:
     """On a worker: one file from reading to its labels."""
     file, place, target = task
     must_see([place, *job.runs])
-    loaded = _loaded(job.runs, job.checksums)
+    loaded = _loaded(job)
     try:
         picture = stages.read(place, loaded=loaded)
         with _NETWORK:
@@ -93,12 +96,12 @@ def _predict(task: tuple[Path, Path, Path], *, job: Job) -> Outcome:
         return Outcome(file, error=error)
 
 
-def _loaded(runs: tuple[str, ...], checksums: tuple[str, ...]) -> LoadedRun:
+def _loaded(job: Job) -> LoadedRun:
     """The run, loaded once a process however many threads ask."""
     with _NETWORK:
-        return _load(runs, checksums)
+        return _load(job.runs, job.checksums, job.magnification)
 
 
 @functools.lru_cache(maxsize=1)
-def _load(runs: tuple[str, ...], checksums: tuple[str, ...]) -> LoadedRun:
-    return load_run(list(runs))
+def _load(runs: tuple[str, ...], checksums: tuple[str, ...], magnification: Magnification) -> LoadedRun:
+    return load_run(list(runs), magnification)

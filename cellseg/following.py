@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from cellseg import results, series_prediction
+from cellseg.class_columns import ClassColumns
 from cellseg.image_series import ImageSeries, find_images
-from cellseg.label_series import Series, few, find_series, scattered_id
+from cellseg.label_series import Series, few, find_series, in_pieces_told, same_size
+from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measuring import check_interval, check_spacing, measure_cells, write_table
 from cellseg.motion import mean_squared_displacement, measure_tracks
 from cellseg.sequence_report import Known, Tables, write_sequence_report
@@ -152,6 +154,7 @@ def track_images(
     interval_s: float | None = None,
     options: results.Options = LABELS_ALONE,
     tracking: Options = USUAL,
+    magnification: Magnification = AS_IT_IS,
     wanted: Wanted = ALL,
     refused: Sequence[str] = (),
     progress: Progress = lambda items, total: items,
@@ -171,6 +174,7 @@ def track_images(
         options: keep_going, overwrite and resume are taken; what else is asked for is refused. A frame that fails and
             is passed over is a frame without file: cells are followed over it.
         tracking: See `tracking.Options`.
+        magnification: By what images are zoomed for the run; see `inference.load_run`.
         wanted: Tables and report.
         refused: Further options of the call that do not go with tracking.
         progress, say: As `track_folder`.
@@ -189,9 +193,18 @@ def track_images(
     runs = series_prediction.read_runs(run)
     data = runs[0].experiment.data
     units = _units(given, images.files[:1], Units(data.spacing_um, data.interval_s, (RUN, RUN)))
-    with series_prediction.unfinished(out, runs, images, marker=RESULT_TABLE, options=options) as (folder, labels):
+    unfinished = series_prediction.unfinished(
+        out, runs, images, marker=RESULT_TABLE, options=options, magnification=magnification
+    )
+    with unfinished as (folder, labels):
         failed = series_prediction.predict_series(
-            runs, images, labels, keep_going=options.keep_going, progress=progress, say=notes.say
+            runs,
+            images,
+            labels,
+            magnification=magnification,
+            keep_going=options.keep_going,
+            progress=progress,
+            say=notes.say,
         )
         frames = labels.done()
         if not frames:
@@ -199,7 +212,10 @@ def track_images(
         # What the run finds are cells, whatever their ids look like.
         load: dict[int, Callable] = {frame: partial(labels.read, frame) for frame in frames}
         series = Series(load, {frame: images.where(frame) for frame in frames}, label_masks=True)
-        sequence = _Sequence(images.name, series, images.matched(frames, series.where), units, notes, runs[0].folder)
+        known = runs[0].data.get("classes")
+        classes = ClassColumns(known, labels.read_classes) if known else None
+        shown = images.matched(frames, series.where)
+        sequence = _Sequence(images.name, series, shown, units, notes, runs[0].folder, classes)
         return replace(sequence.track(folder, tracking, wanted, progress), failed=tuple(failed))
 
 
@@ -213,13 +229,14 @@ class _Sequence:
     units: Units
     notes: series_prediction.Notes
     run: Path | None = None
+    classes: ClassColumns | None = None
 
     def track(self, folder: Path, options: Options, wanted: Wanted, progress: Progress) -> Followed:
         """Track the cells and write everything into a folder."""
         series, spacing, interval = self.series, self.units.spacing_um, self.units.interval_s
         _tell_frames(series, options, self.notes.say)
-        frames = _same_size(progress(list(series.load), len(series)), series)
-        lineage = follow(_in_pieces_told(frames, series, self.notes.say), options)
+        frames = same_size(progress(list(series.load), len(series)), series)
+        lineage = follow(in_pieces_told(frames, series, self.notes.say), options)
         width = max(3, *(len(str(frame)) for frame in series.load))
         files = {frame: folder / f"mask{frame:0{width}d}.tif" for frame in series.load}
 
@@ -229,6 +246,8 @@ class _Sequence:
                 write_labels(
                     files[frame], tracked, spacing_um=spacing, interval_s=interval, highest=len(lineage.tracks)
                 )
+                if self.classes:
+                    self.classes.note(frame, tracked)
                 yield frame, tracked
 
         cells, tracks = pd.DataFrame(), pd.DataFrame()
@@ -239,6 +258,9 @@ class _Sequence:
                 written(), read, spacing_um=spacing, interval_s=interval, filled=filled, workers=wanted.workers
             )
             tracks = measure_tracks(cells, lineage.tracks, spacing_um=spacing, interval_s=interval)
+            if self.classes:
+                cells = self.classes.cells(cells)
+                tracks = self.classes.tracks(tracks, cells)
             lags = max(LEAST_LAGS, len(files) // LAGS)
             msd = mean_squared_displacement(cells, spacing_um=spacing, interval_s=interval, max_lag=lags)
             for name, table in ((CELLS_TABLE, cells), (TRACKS_TABLE, tracks), (MSD_TABLE, msd)):
@@ -290,34 +312,6 @@ def _tell_frames(series: Series, options: Options, say: Callable[[str], None]) -
             f"{len(missing)} frame{'s have' if len(missing) > 1 else ' has'} no file: {few(missing)}. Cells are "
             f"followed from the frame before to the one after{beyond}."
         )
-
-
-def _same_size(frames: Iterable[int], series: Series) -> Iterator[tuple[int, np.ndarray]]:
-    first: tuple[int, tuple[int, ...]] | None = None
-    for frame in frames:
-        labels = series.read(frame)
-        first = first or (frame, labels.shape)
-        if labels.shape != first[1]:
-            sizes = ["x".join(map(str, shape)) for shape in (first[1], labels.shape)]
-            raise InputError(
-                f"{series.where[first[0]]} is {sizes[0]} pixels, but {series.where[frame]} is {sizes[1]}. All frames "
-                "of a sequence must have one size; crop or segment them alike."
-            )
-        yield frame, labels
-
-
-def _in_pieces_told(
-    frames: Iterable[tuple[int, np.ndarray]], series: Series, say: Callable[[str], None]
-) -> Iterator[tuple[int, np.ndarray]]:
-    told = False
-    for frame, labels in frames:
-        if not told and (found := scattered_id(labels)) is not None:
-            told = True
-            say(
-                f"{series.where[frame]}: the pieces of id {found} lie far apart; they are taken for one cell. This is "
-                "said once; other ids may be in pieces, too."
-            )
-        yield frame, labels
 
 
 def _check_image_size(images: ImageSeries, series: Series) -> None:

@@ -19,6 +19,7 @@ from cellseg.experiment import Experiment
 from cellseg.export import network_of
 from cellseg.geometry import Tiling, tiling
 from cellseg.instances import INSTANCES, NEEDS_INNER
+from cellseg.magnification import AS_IT_IS, Magnification, in_own_pixels
 from cellseg.named import check_options
 from cellseg.networks import answering, target_name
 from cellseg.runs import Run
@@ -176,8 +177,12 @@ class PredictorMean:
 class LoadedRun:
     """A run that is ready to predict; made by `load_run`."""
 
-    def __init__(self, run: Run):
-        self.run = run
+    def __init__(self, run: Run, magnification: Magnification = AS_IT_IS):
+        factor = magnification.factor(run)
+        if factor != 1:
+            section = in_own_pixels(run.experiment.instances, factor)
+            run = replace(run, experiment=run.experiment.model_copy(update={"instances": section}))
+        self.run, self.magnification = run, magnification
         experiment, data = run.experiment, run.data
         geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
         self.predictor: Probable = Predictor(
@@ -187,7 +192,7 @@ class LoadedRun:
             contrast=experiment.data.contrast,
             minimum_range=data["minimum_range"],
             symmetries=experiment.inference.symmetries,
-            zoom=experiment.inference.zoom,
+            zoom=[factor * zoom for zoom in experiment.inference.zoom],
         )
         self.threshold = float(run.threshold["threshold"])
         self.class_names = tuple(data.get("classes", ()))
@@ -260,6 +265,7 @@ class EnsembleRun(LoadedRun):
         for other in members[1:]:
             _check_alike(first.run, other.run)
         self.run, self.class_names, self._instances = first.run, first.class_names, first._instances
+        self.magnification = first.magnification
         self.predictor = PredictorMean([member.predictor for member in members])
         self.threshold = float(np.mean([member.threshold for member in members]))
         self._runs = [member.run for member in members]
@@ -270,7 +276,7 @@ class EnsembleRun(LoadedRun):
         return list(self._runs)
 
 
-def load_run(folder: Path | str | Sequence[Path | str]) -> LoadedRun:
+def load_run(folder: Path | str | Sequence[Path | str], magnification: Magnification = AS_IT_IS) -> LoadedRun:
     """Load a finished run, or several that answer together: folds, or other networks for the same data.
 
     The threshold of one run is that of its `threshold.json`, and options of the instance method that were tuned with it
@@ -279,15 +285,18 @@ def load_run(folder: Path | str | Sequence[Path | str]) -> LoadedRun:
 
     Args:
         folder: A run folder, or a list of them.
+        magnification: Images are zoomed by it before each run sees them; of a diameter, each run has its own factor.
+            Labels are made on the image's own pixels, with instance options `magnification.in_own_pixels`.
 
     Raises:
-        InputError: a folder that is no run, an empty list, or runs that do not answer the same question.
+        InputError: a folder that is no run, an empty list, a diameter where a run does not know its
+            training's, or runs that do not answer the same question.
     """
     if isinstance(folder, Path | str):
-        return LoadedRun(Run.read(folder))
+        return LoadedRun(Run.read(folder), magnification)
     if not folder:
         raise InputError("an ensemble needs at least one run folder, got an empty list.")
-    members = [LoadedRun(Run.read(one)) for one in folder]
+    members = [LoadedRun(Run.read(one), magnification) for one in folder]
     return members[0] if len(members) == 1 else EnsembleRun(members)
 
 

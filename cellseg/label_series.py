@@ -1,7 +1,7 @@
 """Label series: anyone's labels of a sequence, whatever program has written them, one frame at a time.
 
-Outlines are turned into labels by `cellseg.interchange`, files of labels read by `pipelines.images`; what is done with
-a series is ordered in `cellseg.following`.
+Outlines are turned into labels by `pipelines.outline_files`, files of labels read by `pipelines.images`; what is done
+with a series is ordered in `cellseg.following`.
 """
 
 import re
@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from cellseg.interchange import Outlined, read_geojson, read_rois
 from cellseg.shapes import number_cells
 from pipelines.errors import InputError
 from pipelines.images import OPEN_SUFFIXES, count_pages, image_stem, read_labels
+from pipelines.outline_files import OUTLINE_SUFFIXES, Outlined, read_outlines
 from pipelines.sources.pairs import labels_of_mask
 
-OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson", ".json")
 # Files of labels among others in one folder: where some are called so, the others are no labels.
 LABEL_NAMES = tuple(map(re.compile, (r"mask\d{3,}", r"man_(seg|track)\d{3,}", r".*_cp_masks", r".*_(labels?|masks?)")))
 # What cellseg-predict writes beside its labels.
@@ -106,7 +105,7 @@ def find_series(
         stack = _read_array(path)
         pages: dict[int, Callable] = {page: partial(stack.__getitem__, page) for page in range(len(stack))}
     elif suffix in OUTLINE_SUFFIXES:
-        outlined = _read_outlines(path)
+        outlined = read_outlines(path)
         last = max(outlined.pages, default=0)
         size = shape or _bounds([outlined], say)
         pages = {page: partial(_drawn, outlined, page, size, str(path), say) for page in range(last + 1)}
@@ -174,6 +173,36 @@ def scattered_id(labels: np.ndarray) -> int | None:
     return None
 
 
+def same_size(frames: Iterable[int], series: Series) -> Iterator[tuple[int, np.ndarray]]:
+    """Read the labels of some frames; InputError, which names two files, unless all have one size."""
+    first: tuple[int, tuple[int, ...]] | None = None
+    for frame in frames:
+        labels = series.read(frame)
+        first = first or (frame, labels.shape)
+        if labels.shape != first[1]:
+            sizes = ["x".join(map(str, shape)) for shape in (first[1], labels.shape)]
+            raise InputError(
+                f"{series.where[first[0]]} is {sizes[0]} pixels, but {series.where[frame]} is {sizes[1]}. All frames "
+                "of a sequence must have one size; crop or segment them alike."
+            )
+        yield frame, labels
+
+
+def in_pieces_told(
+    frames: Iterable[tuple[int, np.ndarray]], series: Series, say: Callable[[str], None]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames as they are; the first `scattered_id` is told, once."""
+    told = False
+    for frame, labels in frames:
+        if not told and (found := scattered_id(labels)) is not None:
+            told = True
+            say(
+                f"{series.where[frame]}: the pieces of id {found} lie far apart; they are taken for one cell. This is "
+                "said once; other ids may be in pieces, too."
+            )
+        yield frame, labels
+
+
 def few(numbers: Iterable[object]) -> str:
     """'3, 4, 5, 6, 7 and 12 more'."""
     names = [str(number) for number in numbers]
@@ -200,7 +229,7 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
             f"{folder} holds no labels: no file there ends in {', '.join((*OPEN_SUFFIXES, *OUTLINE_SUFFIXES))}."
         )
     found = frame_numbers(outlines)
-    read = {frame: _single(_read_outlines(path), path) for frame, path in found.items()}
+    read = {frame: _single(read_outlines(path), path) for frame, path in found.items()}
     for frame, path in found.items():
         _tell_passed_over(read[frame], path, say)
     size = shape or _bounds(read.values(), say)
@@ -230,10 +259,6 @@ def _read_array(path: Path) -> np.ndarray:
             "probability becomes labels by a threshold first."
         )
     return (stack if stack.ndim == 3 else stack[np.newaxis]).astype(np.int32, copy=stack.dtype != np.int32)
-
-
-def _read_outlines(path: Path) -> Outlined:
-    return read_geojson(path) if path.suffix.lower() in (".geojson", ".json") else read_rois(path)
 
 
 def _single(outlined: Outlined, path: Path) -> Outlined:

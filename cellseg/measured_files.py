@@ -5,12 +5,16 @@ Measuring itself lives in `cellseg.measuring`; the cells of a sequence that is t
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from cellseg.class_columns import ClassColumns
 from cellseg.label_series import frame_numbers
 from cellseg.measuring import check_spacing, measure_cells, write_table
+from cellseg.results import Options, outputs
 from pipelines.errors import InputError
 from pipelines.images import read_labels
 from pipelines.rasters import open_raster
@@ -24,6 +28,7 @@ def measure_files(
     *,
     spacing_um: Sequence[float] | None = None,
     otherwise: Sequence[float] | None = None,
+    class_names: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Measure the cells of label files on their images and write the table; one page at a time is in memory.
 
@@ -32,11 +37,12 @@ def measure_files(
         targets: Image -> file of its labels, with as many pages.
         spacing_um: (row, column) pixel size of all; None takes that of each image, where it knows it.
         otherwise: Pixel size where nothing else says it.
+        class_names: Of the run's classes; then a class map lies beside each label file.
 
     Returns:
         `measuring.measure_cells` with a first column `image`, the name of the label file without suffix; `frame` is the
         page of a stack, else the number in which the names of the images differ, or 0 where they are no series; `track`
-        is 0.
+        is 0. With `class_names` there is `class`, see `class_columns`.
     """
     check_spacing(spacing_um)
     numbers = _numbers(targets)
@@ -50,12 +56,21 @@ def measure_files(
             spacing_um=spacing_um or raster.spacing_um or otherwise,
             tracked=False,
         )
+        if class_names:
+            known = ClassColumns(class_names, partial(_classes, target, list(frames)))
+            for page, frame in enumerate(frames):
+                known.note(frame, read_labels(target, page=page))
+            table = known.cells(table)
         table.insert(0, "image", pd.Series([target.stem] * len(table), dtype="str"))
         tables.append(table)
     # Images without cells would otherwise decide the dtypes.
     whole = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     write_table(path, whole)
     return whole
+
+
+def _classes(target: Path, frames: Sequence[int], frame: int) -> np.ndarray:
+    return read_labels(outputs(target, Options(classes=True))["classes"], page=frames.index(frame))
 
 
 def _numbers(images: Mapping[Path, Path]) -> dict[Path, int]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from cellseg import cluster, stages
 from cellseg.conveyor import IN_FLIGHT, Outcome, conveyed
 from cellseg.inference import LoadedRun, load_run
+from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measured_files import measure_files
 from cellseg.results import CELLS, SUFFIXES, Options, check_targets, find_inputs, missing, result_stem
 from cellseg.runs import Run
@@ -49,6 +50,7 @@ def predict_files(
     *,
     options: Options = LABELS_ALONE,
     spacing_um: tuple[float, float] | None = None,
+    magnification: Magnification = AS_IT_IS,
     memory: int | None = None,
     scheduler: str | None = None,
     progress: Progress = lambda items, total: items,
@@ -65,6 +67,7 @@ def predict_files(
         options: See `Options`.
         spacing_um: (row, column) pixel size to measure with; None takes that of each image, or else of the run's
             experiment.
+        magnification: By what images are zoomed for the run; see `cellseg.inference.load_run`.
         memory: Bytes that images and their results may take; an image that needs more is predicted in pieces. None =
             half of what the machine has.
         scheduler: Address of a Dask scheduler whose workers do the work; they need the same file system. None = here.
@@ -88,6 +91,7 @@ def predict_files(
     targets = {file: out / f"{result_stem(file)}{SUFFIXES[options.format]}" for file in files}
     read = [Run.read(folder) for folder in folders]
     folders = [one.folder for one in read]  # of a run in the box, its place
+    magnified = [text for one in read if (text := magnification.told(one))]
     options = replace(options, classes=bool(read[0].data.get("classes")))
     check_targets(targets, options)
     files = list(targets)  # each once
@@ -96,20 +100,25 @@ def predict_files(
     check_writable(out)
     judge = Judge(read[0], options, say)
     if files:
-        with contextlib.closing(_outcomes(folders, files, targets, options, memory, scheduler, say)) as outcomes:
+        for text in magnified:
+            say(text)
+        how = (folders, magnification, options, memory, scheduler, say)
+        with contextlib.closing(_outcomes(files, targets, *how)) as outcomes:
             for outcome in progress(outcomes, len(files)):
                 judge.hear(outcome)
     done = {file: target for file, target in targets.items() if file not in judge.failed}
     if options.measure and done:
         otherwise = read[0].experiment.data.spacing_um
-        measure_files(out / CELLS, done, spacing_um=spacing_um, otherwise=otherwise)
+        names = read[0].data.get("classes", ())
+        measure_files(out / CELLS, done, spacing_um=spacing_um, otherwise=otherwise, class_names=names)
     return judge.failed
 
 
 def _outcomes(
-    folders: Sequence[Path],
     files: Sequence[Path],
     targets: Mapping[Path, Path],
+    folders: Sequence[Path],
+    magnification: Magnification,
     options: Options,
     memory: int | None,
     scheduler: str | None,
@@ -118,8 +127,8 @@ def _outcomes(
     """The outcome of each file, in order."""
     memory = default_memory() if memory is None else memory
     with connected(scheduler) as client:
-        loaded = load_run(folders)
-        job = None if client is None else cluster.Job.of(folders, options)
+        loaded = load_run(folders, magnification)
+        job = None if client is None else cluster.Job.of(folders, options, magnification)
         for way, group in itertools.groupby(files, key=partial(_way, loaded=loaded, memory=memory)):
             if way is Way.IN_PIECES:
                 helpers = partial(cluster.answered, client, job=job) if client and job else None

@@ -19,8 +19,9 @@ from cellseg import stages
 from cellseg.conveyor import Outcome, conveyed
 from cellseg.image_series import ImageSeries
 from cellseg.inference import load_run
+from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.prediction import Judge, check_writable
-from cellseg.results import Options
+from cellseg.results import Options, outputs
 from cellseg.runs import DATA, EXPERIMENT, MODEL, THRESHOLD, Run
 from pipelines.errors import InputError, InterruptionError
 from pipelines.files import sha256, whole_file, whole_folder
@@ -30,6 +31,7 @@ from pipelines.prepare import Progress
 LABELS, MADE_OF = "labels", "made_of.json"
 # Of `results.Options`; the two workflows make results of their own, of a whole series in memory or one frame at a time.
 REFUSED = ("probability", "overlay", "roi", "geojson")
+CLASSES = Options(classes=True)
 
 Say = Callable[[str], None]
 
@@ -71,6 +73,10 @@ class PredictedSeries:
         """Labels of a frame, int32 (H, W)."""
         return read_labels(self._files[frame], page=0)
 
+    def read_classes(self, frame: int) -> np.ndarray:
+        """Class of the cell that each pixel of a frame lies in, int32 (H, W); only of runs that know classes."""
+        return read_labels(outputs(self._files[frame], CLASSES)["classes"], page=0)
+
 
 def read_runs(run: Path | str | Sequence[Path]) -> list[Run]:
     """The run, or the runs whose probabilities are averaged. Raises InputError; the networks are not loaded."""
@@ -99,7 +105,13 @@ def check_options(options: Options, what: str, others: Sequence[str] = ()) -> No
 
 @contextlib.contextmanager
 def unfinished(
-    out: Path, runs: Sequence[Run], images: ImageSeries, *, marker: str, options: Options
+    out: Path,
+    runs: Sequence[Run],
+    images: ImageSeries,
+    *,
+    marker: str,
+    options: Options,
+    magnification: Magnification = AS_IT_IS,
 ) -> Iterator[tuple[Path, PredictedSeries]]:
     """The folder in which `out` is made, and its labels; `out` appears whole, with what the caller puts there.
 
@@ -112,16 +124,17 @@ def unfinished(
         images: What they are labels of.
         marker: File that every folder of this kind holds; see `whole_folder`.
         options: `overwrite` replaces an older result and what an interrupted call has left, `resume` goes on with that.
+        magnification: With which the labels are found.
 
     Raises:
         InputError: `out` may not be replaced, or something is left and `options` do not say what to do with it, or it
-            was made by other runs or of other images.
+            was made by other runs, of other images or with another zoom.
     """
     check_writable(out)
-    made_of = _made_of(runs, images)
+    made_of = _made_of(runs, images, magnification)
     with whole_folder(out, marker=marker, overwrite=options.overwrite, keep=MADE_OF, after_errors=True) as folder:
         labels = PredictedSeries(folder / LABELS, list(images.places))
-        left = len(list((folder / LABELS).glob("mask*.tif")))
+        left = len(labels.done())
         if options.overwrite:
             _remove(folder.iterdir())
         elif left and not options.resume:
@@ -131,8 +144,8 @@ def unfinished(
             )
         elif left and json.loads((folder / MADE_OF).read_text()) != made_of:
             raise InterruptionError(
-                f"--resume: what an interrupted call has left of {out} was made by another run or of other images. "
-                "Pass --overwrite in its place to begin anew."
+                f"--resume: what an interrupted call has left of {out} was made by another run, of other images or "
+                "with another zoom. Pass --overwrite in its place to begin anew."
             )
         with whole_file(folder / MADE_OF) as path:
             path.write_text(json.dumps(made_of, indent=1), encoding="utf-8")
@@ -157,6 +170,7 @@ def predict_series(
     images: ImageSeries,
     labels: PredictedSeries,
     *,
+    magnification: Magnification = AS_IT_IS,
     keep_going: bool = False,
     progress: Progress = lambda items, total: items,
     say: Say = lambda text: None,
@@ -167,6 +181,7 @@ def predict_series(
         runs: One, or several whose probabilities are averaged.
         images: Of the series.
         labels: Where they are written; those that are there are kept.
+        magnification: By what images are zoomed for the runs.
         keep_going: Pass over images that fail.
         progress: Wraps an iterable of known length, to draw a bar.
         say: Tells the user of warnings and failures.
@@ -177,21 +192,24 @@ def predict_series(
     Raises:
         InputError: A bad image; every label file until then is whole.
     """
+    for text in filter(None, map(magnification.told, runs)):
+        say(text)
     done = set(labels.done())
     todo = {Path(images.where(frame)): frame for frame in images.places if frame not in done}
     if done:
         say(f"{len(done)} of {len(images)} images have their labels already; going on with the others.")
     if not todo:
         return []
-    loaded = load_run([run.folder for run in runs])
+    loaded = load_run([run.folder for run in runs], magnification)
     judge = Judge(runs[0], Options(keep_going=keep_going), say)
+    wanted = CLASSES if loaded.class_names else Options()
 
     def read(name: Path) -> stages.Picture:
         path, page = images.places[todo[name]]
         return dataclasses.replace(stages.read(path, loaded=loaded, page=page), file=name)
 
     def write(picture: stages.Picture) -> Outcome:
-        return stages.write(picture, loaded=loaded, target=labels.file(todo[picture.file]), options=Options())
+        return stages.write(picture, loaded=loaded, target=labels.file(todo[picture.file]), options=wanted)
 
     look = partial(stages.look, loaded=loaded)
     with contextlib.closing(conveyed(todo, read=read, look=look, write=write)) as outcomes:
@@ -200,11 +218,15 @@ def predict_series(
     return [str(path) for path in judge.failed]
 
 
-def _made_of(runs: Sequence[Run], images: ImageSeries) -> dict[str, Any]:
-    """What decides the labels: the runs' files, and the images by name, size and time."""
+def _made_of(runs: Sequence[Run], images: ImageSeries, magnification: Magnification) -> dict[str, Any]:
+    """What decides the labels: the runs' files, their zoom, and the images by name, size and time."""
     files = [run.folder / name for run in runs for name in (MODEL, EXPERIMENT, DATA, THRESHOLD)]
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in images.files]
-    return {"runs": [sha256(path) for path in files], "images": [list(state) for state in states]}
+    return {
+        "runs": [sha256(path) for path in files],
+        "images": [list(state) for state in states],
+        "zoom": [magnification.factor(run) for run in runs],
+    }
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from cellseg import answers
 from cellseg.inference import LoadedRun, LowContrastWarning
 from cellseg.instances import CUTS, INSTANCES
+from cellseg.magnification import AS_IT_IS
 from cellseg.merging import Labelled, Limits, label_rows
 from cellseg.named import check_options
 from cellseg.networks import outputs_of
@@ -280,6 +281,10 @@ def _write(
     write("labels", ids, np.uint16 if largest < 2**16 else np.uint32, labels=True)
 
 
+def _zoom_told(loaded: LoadedRun, zoom: tuple[float, ...]) -> str:
+    return f"inference.zoom: {list(zoom)}" if loaded.magnification == AS_IT_IS else "--zoom or --diameter"
+
+
 def _check_blocks(raster: Raster, budget: Budget) -> None:
     """Raise InputError where not even one block of the file can be decoded within the memory."""
     rows, columns = raster.block
@@ -296,7 +301,7 @@ def _check_run(loaded: LoadedRun, raster: Raster) -> None:
     """Raise InputError where a run looks at the whole image at once."""
     for member in loaded.predictor.members:
         for what, whole in (
-            (f"inference.zoom: {list(member.zoom)}", member.zoom != (1.0,)),
+            (_zoom_told(loaded, member.zoom), member.zoom != (1.0,)),
             ("inference.method: resize", member.tiling.resize),
         ):
             if whole:

@@ -13,6 +13,7 @@ import pandas as pd
 from cellseg import results, series_prediction
 from cellseg.image_series import ImageSeries, find_images
 from cellseg.label_series import few
+from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measuring import check_spacing, write_table
 from cellseg.meshes import MESH_SUFFIXES, object_meshes, write_meshes
 from cellseg.reconstruction import AXES, RECONSTRUCTIONS, clean, measure_objects, write_volume
@@ -53,6 +54,7 @@ def predict_volume(
     *,
     volume: Options,
     options: results.Options,
+    magnification: Magnification = AS_IT_IS,
     report: bool = True,
     refused: Sequence[str] = (),
     progress: Progress = lambda items, total: items,
@@ -70,6 +72,7 @@ def predict_volume(
         out: The result folder.
         volume: See `Options`.
         options: overwrite and resume are taken; what else is asked for is refused.
+        magnification: By what images are zoomed for the run; see `inference.load_run`.
         report: Whether pictures and report are made.
         refused: Further options of the call that do not go with a volume.
         progress: Wraps an iterable of known length, to draw a bar.
@@ -93,11 +96,18 @@ def predict_volume(
     if options.resume and (out / OBJECTS_TABLE).is_file():
         raise InputError(f"{out} is whole already. Nothing is left to --resume; pass --overwrite to make it anew.")
     check_free(out, marker=OBJECTS_TABLE, overwrite=options.overwrite)
+    if runs[0].data.get("classes"):
+        notes.say("The classes that the run knows are not kept: objects of a volume have none.")
     method = volume.method
     if method == AUTO:
         method = "join" if runs[0].experiment.instances["name"] == "components" else "link"
-    with series_prediction.unfinished(out, runs, images, marker=OBJECTS_TABLE, options=options) as (folder, labels):
-        series_prediction.predict_series(runs, images, labels, progress=progress, say=notes.say)
+    unfinished = series_prediction.unfinished(
+        out, runs, images, marker=OBJECTS_TABLE, options=options, magnification=magnification
+    )
+    with unfinished as (folder, labels):
+        series_prediction.predict_series(
+            runs, images, labels, magnification=magnification, progress=progress, say=notes.say
+        )
         found = RECONSTRUCTIONS[method](labels.read(number) for number in images.places)
         objects = clean(found, min_voxels=volume.min_voxels)
         dropped = int(found.max(initial=0) - objects.max(initial=0))

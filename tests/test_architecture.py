@@ -19,14 +19,14 @@ LAYERS = [
     {"sections"},
     {"experiment"},
     {"networks", "runs", "preparation", "averaging"},
-    {"geometry", "export", "inference"},
+    {"geometry", "export", "magnification", "inference"},
     {"thresholds", "held_out", "tuning"},
     {"callbacks"},
     {"dashboard", "streams", "trainer", "transfer"},
     {"training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
     | {"published", "comparison", "contenders"}
     | {"conveyor", "results", "stages", "cluster", "views", "streaming"}
-    | {"image_series", "series_prediction", "measured_files", "volumes", "pages"}
+    | {"image_series", "series_prediction", "class_columns", "measured_files", "volumes", "pages"}
     | {"sequence_pictures", "sequence_report", "volume_report"},
     {"scoring"},
     {"workflow"},

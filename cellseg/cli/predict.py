@@ -55,6 +55,13 @@ class Command(click.Command):
     help="Average the probabilities with those of another run; may be repeated.",
 )
 @click.option(
+    "--diameter",
+    metavar="PX",
+    type=float,
+    help="Width of your cells in pixels: images are zoomed so that they look as large as those of the training.",
+)
+@click.option("--zoom", metavar="FACTOR", type=float, help="Zoom images by this factor; labels keep the file's pixels.")
+@click.option(
     "--probability",
     type=click.Choice(DTYPES),
     metavar=f"[{'|'.join(DTYPES)}]",
@@ -134,11 +141,14 @@ def predict(ctx, run, inputs, out, others, memory, scheduler, track, volume, no_
     """
     _check_together(ctx, track=track, volume=volume)
     shell.quiet_tensorflow()
+    from cellseg.magnification import Magnification
     from cellseg.results import Options
 
+    magnification = Magnification(given.pop("zoom"), given.pop("diameter"))
     sizes = {name: given.pop(name) for name in ("spacing_um", "interval_s", "section_um", "min_voxels", "meshes")}
     options = Options(**given)
     common = {
+        "magnification": magnification,
         "progress": shell.progress("images"),
         "say": lambda text: click.echo(f"cellseg-predict: {text}", err=True),
     }

@@ -31,7 +31,7 @@ def tasks(tmp_path):
 
 def test_a_worker_loads_the_run_once_for_all_its_threads(job, tasks, monkeypatch):
     loads, load = [], cluster.load_run
-    monkeypatch.setattr(cluster, "load_run", lambda folders: loads.append(folders) or load(folders))
+    monkeypatch.setattr(cluster, "load_run", lambda folders, *how: loads.append(folders) or load(folders, *how))
     with ThreadPoolExecutor(3) as threads:
         outcomes = list(threads.map(lambda task: cluster._predict(task, job=job), tasks))
     assert [(outcome.file, outcome.error) for outcome in outcomes] == [(file, None) for file, *_ in tasks]

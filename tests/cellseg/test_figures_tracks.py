@@ -82,12 +82,22 @@ def test_outlines_have_the_colours_of_the_tracks():
     assert (((unknown[:, 0] >= 500) & (unknown[:, 0] < 520)).sum()) > 100
 
 
-def test_divisions_are_marked_for_four_frames():
-    def rings(number):
-        white = places(painted(number), WHITE)
-        return len(white[(white[:, 0] > 60) & (white[:, 1] < 250)])
+def test_the_parent_is_ringed_for_two_frames_and_its_daughters_for_four():
+    def white(number):
+        found = places(painted(number), WHITE)
+        return found[(found[:, 0] > 60) & (found[:, 1] < 250)]
 
-    assert [rings(number) > 50 for number in range(10)] == [False] * 5 + [True] * 4 + [False]
+    assert [len(white(number)) > 50 for number in range(10)] == [False] * 3 + [True] * 6 + [False]
+    # Four pixels around the parent, whose 80 pixels make a disk of radius 5.05; later around the daughters.
+    radii = np.hypot(*(white(4) - 100.5).T)
+    assert abs(radii - 9.05).max() <= 1.5
+    assert abs(white(8).max(axis=0) - (140.5 + 9.05, 180.5 + 9.05)).max() <= 1.5
+
+
+def test_lines_lead_from_the_parent_to_its_daughters():
+    grey = painted(7)[2 * 100 : 2 * 100 + 3, 2 * 100 : 2 * 145]
+    # From (100, 100) to the daughter at (100, 160), outside of the rings.
+    assert (grey.max(axis=0) > 200).all()
 
 
 def test_a_filled_cell_is_marked_with_the_size_that_it_had():

@@ -13,7 +13,7 @@ from cellseg.following import Wanted, track_images
 from cellseg.results import Options
 from cellseg.tracks import read_result
 from pipelines.errors import InputError
-from pipelines.images import read_image, read_spacing_um, stored_dtype, write_image
+from pipelines.images import read_image, read_spacing_um, write_image
 from tests.cellseg.test_tracking import moving
 from tests.runs import bright_pixels_run
 
@@ -165,7 +165,7 @@ def test_what_others_left_is_not_gone_on_with(tmp_path, run, sequence, monkeypat
         track_images(run, sequence, out, wanted=BARE)
     threshold = json.loads((run / "threshold.json").read_text())
     (run / "threshold.json").write_text(json.dumps(threshold | {"threshold": 0.4}))
-    with pytest.raises(InputError, match="was made by another run or of other images. Pass --overwrite"):
+    with pytest.raises(InputError, match="by another run, of other images or with another zoom. Pass --overwrite"):
         track_images(run, sequence, out, wanted=BARE, options=Options(resume=True))
     seen = stop_at(monkeypatch, "nothing")
     track_images(run, sequence, out, wanted=BARE, options=Options(overwrite=True))
@@ -255,19 +255,6 @@ def test_the_runs_of_an_ensemble_answer_together(tmp_path, run, sequence):
     other = bright_pixels_run(tmp_path / "two")
     assert call(run, sequence, "--with", other, "--track", "--out", tmp_path / "out") == 0
     assert len(masks(tmp_path / "out")) == 5
-
-
-def test_more_cells_than_16_bits_number(tmp_path, run):
-    image = np.zeros((520, 520), np.uint8)
-    image[::2, ::2] = 200
-    write_image(tmp_path / "seq" / "t000.tif", image)
-    path = run / "experiment.yaml"
-    path.write_text(path.read_text().replace("tile: 32", "tile: 528"))
-    followed = track_images(run, tmp_path / "seq", tmp_path / "out", wanted=BARE)
-    labels = read_result(tmp_path / "out").read(0)
-    assert len(followed.lineage.tracks) == labels.max() == 260 * 260
-    assert stored_dtype(tmp_path / "out" / "mask000.tif") == np.uint32
-    np.testing.assert_array_equal(labels > 0, image > 0)
 
 
 def test_labels_are_files_of_the_series(tmp_path):
