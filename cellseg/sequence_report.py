@@ -225,7 +225,8 @@ def _movie(pictures: Pictures, known: Known, beside: Sequence[str]) -> Section:
         figures.append(Figure(source, f"All frames; the file is {pictures.movie.name}.", is_movie=is_movie, wide=True))
     texts = [
         "Each family of cells has a colour, daughters in shades of their parent's; the line behind a cell is its path "
-        f"of the last 20 frames. White rings joined by a line: daughters of a division, for four frames.{ground}"
+        "of the last 20 frames. A white ring: a cell that divides two frames later at most, and then for four frames "
+        f"its daughters, with lines from where it was.{ground}"
     ]
     return Section("Tracks", texts, figures=figures)
 

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from skimage.segmentation import find_boundaries
 
 from pipelines.contrast import stretch_contrast
 from pipelines.files import whole_file
@@ -101,7 +100,13 @@ def resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def outline(labels: np.ndarray, *, thickness: int = 1) -> np.ndarray:
     """bool (H, W): the pixels of each cell within `thickness` of its edge; touching cells keep a line each."""
     cells = labels > 0
-    edge = find_boundaries(labels, mode="inner") & cells
+    edge = np.zeros(labels.shape, bool)
+    # As find_boundaries(mode="inner") of scikit-image, in less than half of its time: a movie asks for hundreds.
+    for one, other in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differs = labels[one] != labels[other]
+        edge[one] |= differs
+        edge[other] |= differs
+    edge &= cells
     inside = cells & ~edge
     for _ in range(thickness - 1):
         grown = cv2.dilate(edge.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)

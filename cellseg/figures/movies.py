@@ -17,6 +17,8 @@ from pipelines.files import whole_file
 MOVIE_SUFFIXES = (".mp4", ".gif")
 GIF_SIDE = 640  # pixels of the longer side: a GIF is large and held in memory
 QUALITY = 23  # x264's constant rate factor; thin coloured lines stay clear
+# A quarter of the time of x264's own choice, for files about as large.
+PRESET = "veryfast"
 FRAMES_PER_SECOND = 8
 
 
@@ -97,7 +99,7 @@ def _write_mp4(path: Path, first: np.ndarray, others: Iterable[np.ndarray], rate
         macro_block_size=1,
         pix_fmt_in="rgb24",
         pix_fmt_out="yuv420p",
-        output_params=["-crf", str(QUALITY), "-movflags", "+faststart", "-f", "mp4"],
+        output_params=["-crf", str(QUALITY), "-preset", PRESET, "-movflags", "+faststart", "-f", "mp4"],
         quality=None,
         ffmpeg_log_level="error",
     )

@@ -5,7 +5,7 @@ Movies of these pictures are written in `cellseg.figures.movies`; plots of track
 
 import colorsys
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import cv2
 import numpy as np
@@ -22,7 +22,8 @@ SHADES = (0.62, 0.50, 0.74)  # lightness of a founder, of the first daughter, of
 DIMMED = 0.75
 LARGE, HEAD = 7.2, 0.3  # inches
 READABLE = 1000  # pixels that the longer side of a movie has at least
-MARKED = 4  # frames for which a division stays marked
+BEFORE, MARKED = 2, 4  # frames for which the parent of a division is marked, and then its daughters
+RING = 4  # pixels of the image between a cell and its ring
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
@@ -54,7 +55,8 @@ def track_colours(tracks: Mapping[int, Track]) -> dict[int, Colour]:
 class TrackPainter:
     """Draws frames of one sequence: outlines and paths in the colours of the tracks, divisions in white.
 
-    The daughters of a division are ringed and joined by a line for four frames.
+    A parent is ringed in the last two frames before it divides, so that the eye is there in time; then its daughters
+    are, for four frames, with lines from where it was last seen.
 
     Args:
         cells: `cellseg.measuring.measure_cells`: frame, track, row, column, area.
@@ -151,14 +153,20 @@ class TrackPainter:
         picture[edge] = palette[places]
 
     def _mark_divisions(self, picture: np.ndarray, number: int, factor: float) -> None:
-        for ones in self.divisions.values():
-            born = [label for label in ones if 0 <= number - self.tracks[label].begin < MARKED]
+        for parent, ones in self.divisions.items():
+            path, begins = self.paths[parent], [self.tracks[label].begin for label in ones]
+            if min(begins) - BEFORE <= number < min(begins):
+                self._ring(picture, path[path[:, 0] <= number][-1:], factor)
+            born = [label for label, begin in zip(ones, begins, strict=True) if 0 <= number - begin < MARKED]
             places = [now[-1] for one in born if len(now := self.paths[one][self.paths[one][:, 0] <= number])]
+            self._ring(picture, places, factor)
             for place in places:
-                radius = round(factor * (np.sqrt(place[3] / np.pi) + 5))
-                cv2.circle(picture, _point(place[1:3], factor), radius, WHITE, 1, cv2.LINE_AA)
-            if len(places) > 1:
-                _line(picture, np.stack(places)[:, 1:3], WHITE, factor)
+                _line(picture, np.stack([path[-1], place])[:, 1:3], WHITE, factor)
+
+    def _ring(self, picture: np.ndarray, places: Iterable[np.ndarray], factor: float) -> None:
+        for place in places:
+            radius = round(factor * (np.sqrt(place[3] / np.pi) + RING))
+            cv2.circle(picture, _point(place[1:3], factor), radius, WHITE, 1, cv2.LINE_AA)
 
     def _clock(self, picture: np.ndarray, number: int) -> None:
         text = f"frame {number}"
@@ -185,5 +193,5 @@ def _point(place: np.ndarray, factor: float) -> tuple[int, int]:
 
 def _line(picture: np.ndarray, places: np.ndarray, colour: Colour, factor: float, *, thickness: int = 1) -> None:
     if len(places) > 1:
-        corners = np.array([_point(place, factor) for place in places], np.int32)
+        corners = np.rint((places[:, ::-1] + 0.5) * factor).astype(np.int32)
         cv2.polylines(picture, [corners], False, colour, thickness, cv2.LINE_AA)

@@ -13,6 +13,7 @@ from cellseg.tracking.cells import Cells, find_cells, usual_diameter
 from cellseg.tracking.drift import common_shift, local_motion
 from cellseg.tracking.hypotheses import Costs, Divisions, move, possible_divisions, possible_links
 from cellseg.tracking.lineage import Lineage, Origin, between, make_lineage, without_cuts
+from cellseg.tracking.pasts import Past
 from cellseg.tracking.selection import assign, select
 from pipelines.errors import InputError
 
@@ -48,7 +49,7 @@ class _Lost:
     seen: Cells
     cell: int
     shift: np.ndarray
-    born: float
+    past: Past
 
 
 def follow(frames: Iterable[tuple[int, np.ndarray]], options: Options = USUAL) -> Lineage:
@@ -80,8 +81,7 @@ class _Linker:
         self.areas: dict[int, np.ndarray] = {}
         self.origins: dict[tuple[int, int], Origin] = {}
         self.lost: list[_Lost] = []
-        # Frame in which each cell of the last frame was born in a division, -inf where that is not known.
-        self.born = np.zeros(0)
+        self.past = Past.new(find_cells(np.zeros((1, 1), np.int32)))
         self.num_divisions = self.cell_frames = 0
         self.recent: deque[Cells] = deque(maxlen=options.max_gap + 1)
 
@@ -91,14 +91,14 @@ class _Linker:
         cells = find_cells(labels, number)
         self.frames.append((number, cells.ids))
         self.areas[number] = cells.areas
-        born, self.born = self.born, np.full(len(cells), -np.inf)
+        past, self.past = self.past, Past.new(cells)
         if last is not None and number - last.frame <= self.options.max_gap + 1:
-            self._link(last, cells, born)
+            self._link(last, cells, past)
         else:
             self.lost = []
         self.recent.append(cells)
 
-    def _link(self, last: Cells, cells: Cells, born: np.ndarray) -> None:
+    def _link(self, last: Cells, cells: Cells, past: Past) -> None:
         costs = self.options.costs
         diameter = usual_diameter(last, cells)
         places = np.concatenate([last.centres, *(one.seen.centres[[one.cell]] + one.shift for one in self.lost)])
@@ -107,17 +107,22 @@ class _Linker:
             one.shift = one.shift + step
         motion = motion[: len(last)]
         lost = [(one.seen, one.cell, one.shift) for one in self.lost]
-        sources = move(last, motion, lost, ages=(cells.frame - born) / self._doubling_time())
+        youth = past.youth(cells.frame, costs.ripe * self._doubling_time())
+        sources = move(last, motion, lost, youth=youth, rounding=past.rounding(last))
         links = possible_links(sources, cells, diameter, costs)
         nothing = np.zeros(0, np.int64)
-        divisions = Divisions(nothing, nothing, nothing, np.zeros(0))
+        divisions = Divisions(nothing, nothing, nothing, np.zeros(0), np.zeros(0))
         if self.options.divisions:
             divisions = possible_divisions(sources, cells, links, diameter, costs)
         chosen, divided = select(links, divisions, len(sources.areas), len(cells))
         gone = np.ones(len(sources.areas), bool)
         for source, target in zip(links.sources[chosen].tolist(), links.targets[chosen].tolist(), strict=True):
             gone[source] = False
-            self.born[target] = born[source] if source < len(last) else self.lost[source - len(last)].born
+            if source < len(last):
+                self.past.go_on(target, past, source)
+            else:
+                one = self.lost[source - len(last)]
+                self.past.go_on(target, one.past, one.cell)
             self.origins[cells.frame, target] = self._origin(last, source, cells, target)
         self.num_divisions += len(divided)
         self.cell_frames += len(last)
@@ -125,9 +130,10 @@ class _Linker:
             parent = int(divisions.parents[position])
             gone[parent] = False
             for daughters in (divisions.firsts, divisions.seconds):
-                self.born[daughters[position]] = cells.frame
-                self.origins[cells.frame, int(daughters[position])] = Origin(last.frame, parent, divided=True)
-        self._remember(last, cells, motion, gone, born)
+                daughter = int(daughters[position])
+                self.past.begin(daughter, cells.frame, float(divisions.odds[position]))
+                self.origins[cells.frame, daughter] = Origin(last.frame, parent, divided=True)
+        self._remember(last, cells, motion, gone, past)
 
     def _doubling_time(self) -> float:
         """Frames in which the cells double at the rate of divisions seen so far; next to 0 while that is unknown."""
@@ -149,9 +155,9 @@ class _Linker:
                     one.numbers[filled[one.frame]] = -2
         return Origin(lost.seen.frame, lost.cell, filled=filled)
 
-    def _remember(self, last: Cells, cells: Cells, motion: np.ndarray, gone: np.ndarray, born: np.ndarray) -> None:
+    def _remember(self, last: Cells, cells: Cells, motion: np.ndarray, gone: np.ndarray, past: Past) -> None:
         old = [one for one, still in zip(self.lost, gone[len(last) :], strict=True) if still]
-        new = [_Lost(last, cell, motion[cell], born[cell]) for cell in np.flatnonzero(gone[: len(last)]).tolist()]
+        new = [_Lost(last, cell, motion[cell], past) for cell in np.flatnonzero(gone[: len(last)]).tolist()]
         self.lost = [one for one in [*old, *new] if cells.frame - one.seen.frame <= self.options.max_gap]
 
 

@@ -95,9 +95,10 @@ def test_the_parent_is_ringed_for_two_frames_and_its_daughters_for_four():
 
 
 def test_lines_lead_from_the_parent_to_its_daughters():
-    grey = painted(7)[2 * 100 : 2 * 100 + 3, 2 * 100 : 2 * 145]
-    # From (100, 100) to the daughter at (100, 160), outside of the rings.
-    assert (grey.max(axis=0) > 200).all()
+    # From (100, 100) to the daughters at (100, 160) and (130, 100), as far as the rings; over their coloured paths.
+    picture = painted(7)
+    assert (picture[200:203, 206:300].max(axis=0) > 200).all()
+    assert (picture[206:240, 200:203].max(axis=1) > 200).all()
 
 
 def test_a_filled_cell_is_marked_with_the_size_that_it_had():

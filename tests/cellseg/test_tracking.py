@@ -10,6 +10,7 @@ from cellseg.tracking.cells import find_cells, usual_diameter
 from cellseg.tracking.drift import common_shift, local_motion
 from cellseg.tracking.hypotheses import Divisions, Links, move, possible_divisions, possible_links
 from cellseg.tracking.linking import _Linker
+from cellseg.tracking.pasts import Past
 from cellseg.tracking.selection import assign, select
 from pipelines.errors import InputError
 from pipelines.tracks import Track
@@ -292,22 +293,75 @@ def test_the_gain_of_a_link_by_hand():
     assert links.gains[0] == pytest.approx(3 - (1 - 0.2) - 0.5 * 0.5 - 0.25 * np.log(2))
 
 
-@pytest.mark.parametrize("age, youth", [(np.inf, 0), (0.5, 0), (0.125, 0.5)])
-def test_the_gain_of_a_division_by_hand(age, youth):
+@pytest.mark.parametrize("youth, rounding", [(0, 0), (0.5, 0), (0.25, 0.75)])
+def test_the_gain_of_a_division_by_hand(youth, rounding):
     before, after = np.zeros((9, 12), np.int32), np.zeros((9, 12), np.int32)
     before[2:6, 3:9] = 1
     after[2:6, 2:5], after[2:5, 8:10] = 1, 2
-    costs = Costs(link=3, division=0.5, certainty=0.1, growth=0, youth=1, ripe=0.25, overlap=1, distance=0, size=0)
-    sources, targets = move(find_cells(before), np.zeros((1, 2)), ages=np.array([age])), find_cells(after)
+    costs = Costs(link=3, division=0.5, certainty=0.1, growth=0, youth=2, rounding=4, overlap=1, distance=0, size=0)
+    past = {"youth": np.array([youth]), "rounding": np.array([rounding])}
+    sources, targets = move(find_cells(before), np.zeros((1, 2)), **past), find_cells(after)
     links = possible_links(sources, targets, 6.0, costs)
     # 24 pixels become 12 + 6. The first daughter has 8 pixels on the parent, the second 3 of its 6.
     assert links.shared.tolist() == [8, 3]
     # Columns: (12 * 3 + 6 * 8.5) / 18 = 29 / 6, the parent's 5.5; rows: (12 * 3.5 + 6 * 3) / 18 = 10 / 3, its 3.5.
     distance = np.hypot(10 / 3 - 3.5, 29 / 6 - 5.5) / 6
-    odds = 1.5 - 1.8 * np.log(24 / 18) - 4.2 * np.log(2) - 3.5 * distance + 5.2 * 3 / 6 - youth
+    odds = 1.5 - 1.8 * np.log(24 / 18) - 4.2 * np.log(2) - 3.5 * distance + 5.2 * 3 / 6 + 4 * rounding - 2 * youth
     divisions = possible_divisions(sources, targets, links, 6.0, costs)
     assert (divisions.parents.tolist(), divisions.firsts.tolist(), divisions.seconds.tolist()) == ([0], [0], [1])
+    assert divisions.odds[0] == pytest.approx(odds)
     assert divisions.gains[0] == pytest.approx(3 - 0.5 + 0.1 * odds)
+
+
+def test_roundness_by_hand():
+    labels = np.zeros((40, 40), np.int32)
+    labels[disk((10, 10), 7)], labels[20, 5:12], labels[30:33, 20:35], labels[2, 30] = 4, 2, 9, 7
+    # A rectangle of pixels has the second moments of the ellipse whose axes are to each other as its sides.
+    assert dict(zip(find_cells(labels).ids.tolist(), find_cells(labels).roundness, strict=True)) == pytest.approx(
+        {4: 1, 2: 1 / 7, 9: 3 / 15, 7: 1}
+    )
+    slanted = np.zeros((90, 90), np.int32)
+    rows, columns = np.mgrid[:90, :90]
+    slanted[(np.abs(rows - columns) < 10) & (np.abs(rows + columns - 89) < 40)] = 1
+    assert find_cells(slanted).roundness == pytest.approx([1 / 4], abs=0.01)
+
+
+def test_the_past_of_a_cell_by_hand():
+    long, square = np.zeros((2, 9, 9), np.int32)
+    long[2:4, 1:9], square[2:6, 2:6] = 1, 1
+    first, past = find_cells(long), Past.new(find_cells(long))
+    # 2 x 8 pixels have roundness 2 / 8; never seen before, it is as round as ever, and not known to be young.
+    assert (past.rounding(first).tolist(), past.youth(7, 5.0).tolist()) == ([0], [0])
+    now, after = Past.new(find_cells(square)), Past.new(find_cells(long))
+    now.go_on(0, past, 0)
+    # Over its life log(1/4) and log 1 = 0, on average half of log(1/4).
+    assert now.rounding(find_cells(square)) == pytest.approx([0.5 * np.log(4)])
+    after.go_on(0, now, 0)
+    assert (after.rounding(first).tolist(), after.num_seen.tolist()) == ([0], [3])
+    # Born in frame 4 with odds 3 to 1; in frame 6 of 5 that it takes to be ripe, 3/5 of its youth is left.
+    after.begin(0, 4, np.log(3))
+    assert after.youth(6, 5.0) == pytest.approx([0.75 * 0.6])
+    assert after.youth(9, 5.0).tolist() == [0]
+
+
+def test_rounding_up_is_told_to_the_odds_of_a_division(monkeypatch):
+    told = []
+
+    def listening(sources, *others):
+        told.append(sources.rounding.tolist())
+        return possible_divisions(sources, *others)
+
+    monkeypatch.setattr("cellseg.tracking.linking.possible_divisions", listening)
+    frames = np.zeros((5, *SHAPE), np.int32)
+    for number, labels in enumerate(frames):
+        # 4 x 16 pixels become 8 x 8; the second cell is not seen in frame 2.
+        labels[np.s_[10:14, 10:26] if number < 3 else np.s_[8:16, 14:22]] = 1
+        if number != 2:
+            labels[np.s_[40:44, 50:66] if number < 3 else np.s_[38:46, 54:62]] = 2
+    rows, _ = tracked(frames)
+    assert len(rows) == 2
+    # In frame 3: long in three frames of the four in which it was seen, and in two of three.
+    assert told[-1] == pytest.approx([3 / 4 * np.log(4), 2 / 3 * np.log(4)])
 
 
 def test_a_cell_that_was_not_seen_does_not_divide():
@@ -323,7 +377,7 @@ def test_the_best_hypotheses_together_are_chosen():
     assert assign(links, 2, 2).tolist() == [1, 2]
     # A division of 0 into both gains more than that; with less it does not.
     for gain, chosen, divided in ((4.5, [], [0]), (3.5, [1, 2], [])):
-        division = Divisions(np.array([0]), np.array([0]), np.array([1]), np.array([gain]))
+        division = Divisions(np.array([0]), np.array([0]), np.array([1]), np.zeros(1), np.array([gain]))
         taken, split = select(links, division, 2, 2)
         assert sorted(taken.tolist()) == chosen and split.tolist() == divided
 
@@ -353,7 +407,7 @@ def test_selection_is_exact():
         links = Links(pairs // 4, pairs % 4, np.zeros(len(pairs)), rng.random(len(pairs)) + 0.1)
         triples = [(p, a, b) for p in range(3) for a in range(4) for b in range(a) if rng.random() < 0.2]
         parents, firsts, seconds = np.array(triples, np.int64).reshape(-1, 3).T
-        divisions = Divisions(parents, firsts, seconds, 1.5 * rng.random(len(parents)) + 0.1)
+        divisions = Divisions(parents, firsts, seconds, np.zeros(len(parents)), 1.5 * rng.random(len(parents)) + 0.1)
         taken, split = select(links, divisions, 3, 4)
         assert links.gains[taken].sum() + divisions.gains[split].sum() == pytest.approx(brute_force(links, divisions))
 
@@ -364,7 +418,9 @@ def test_the_doubling_time_is_that_of_the_divisions_seen():
         linker.add(number, labels)
     # Two cells go from each of three frames to the next, three from each of two; one has divided, in frame 3.
     assert (linker.num_divisions, linker.cell_frames) == (1, 12)
-    assert sorted(linker.born.tolist()) == [-np.inf, 3, 3]
+    assert sorted(linker.past.born.tolist()) == [-np.inf, 3, 3]
+    certain = linker.past.certainty[linker.past.born == 3]
+    assert (certain > 0.5).all() and (certain < 1 - 1e-6).all()  # a clear division, but no more
     assert linker._doubling_time() < 1e-6
     linker.num_divisions = 6
     assert linker._doubling_time() == pytest.approx(np.log(2) * 12 / 6)

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from skimage.segmentation import find_boundaries
 
 from pipelines.preview import COLOURS, contact_sheet, displayed, outline, resized, tinted, veiled
 from pipelines.sample import Sample
@@ -103,6 +104,13 @@ def test_outline_keeps_a_line_for_each_touching_cell():
     labels = two_touching()
     inside = (labels > 0) & ~outline(labels)
     assert np.argwhere(inside).tolist() == [[2, 2], [2, 5], [3, 2], [3, 5]]
+
+
+def test_the_outline_is_that_of_scikit_image():
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        labels = np.kron(rng.integers(0, 4, (9, 11)), np.ones((3, 2), np.int32)).astype(np.int32)
+        np.testing.assert_array_equal(outline(labels), find_boundaries(labels, mode="inner") & (labels > 0))
 
 
 def test_thicker_outline_grows_inwards_only():
