@@ -206,7 +206,8 @@ def _distribution(axis: Axes, table: pd.DataFrame, name: str, title: str, unit: 
     axis.hist(shown, bins=min(BINS, max(5, len(values) // 3)), color=BLUE, alpha=0.85)
     median = float(np.median(values))
     axis.axvline(median, color=ORANGE, linewidth=1.4)
-    axis.text(0.99, 0.95, f"median {median:.3g} {unit}", transform=axis.transAxes, ha="right", va="top", fontsize=9,
+    number = f"{median:,.0f}" if median >= 1000 else f"{median:.3g}"
+    axis.text(0.99, 1.02, f"median {number} {unit}", transform=axis.transAxes, ha="right", va="bottom", fontsize=9,
               color=ORANGE)  # fmt: skip
 
 
