@@ -21,7 +21,7 @@ test-torch: $(BENCHED)
 	$(BIN)/python -m pytest -m torch
 
 bench: $(BENCHED)
-	for script in reproducibility weight_map shards input_pipeline prepare_memory networks train_step fit_overhead measures ctc_measures predict measuring tracking; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in reproducibility weight_map shards input_pipeline prepare_memory networks train_step fit_overhead measures ctc_measures predict measuring tracking mask_rcnn; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .
