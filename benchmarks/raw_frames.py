@@ -1,7 +1,8 @@
 """From raw frames to tracks: a run's own cells, linked by cellseg-track and by three baselines, against the markers.
 
-`python benchmarks/raw_frames.py RUN --sequence PhC-C2DL-PSC --frames 165-199 --outlines 01_ST` (CELLSEG_DATA set): frames
-that the network never saw. Identity takes the ids of each frame as tracks; others are those of benchmarks/tracking.py.
+`python benchmarks/raw_frames.py RUN --sequence PhC-C2DL-PSC --frames 165-199 --outlines 01_ST` (CELLSEG_DATA set), with
+frames that the network never saw. Identity takes the ids of each frame as tracks; the assignment is that of
+benchmarks/tracking.py.
 """
 
 import json

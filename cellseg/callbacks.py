@@ -25,6 +25,7 @@ class ValidationImage:
     """One whole image to judge by: stretched or raw image as the predictor wants it, truth, unannotated pixels.
 
     `classes` is the class of each pixel in a cell, 0 = background or a cell of unknown class; None without classes.
+    `labels` is the truth for networks that find cells one by one; None for others.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ValidationImage:
     limits: tuple[float, float]
     ignore: np.ndarray | None = None
     classes: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
 
 class WholeImageValidation(keras.callbacks.Callback):

@@ -48,6 +48,10 @@ DEFAULT_LOSSES: dict[str, Named] = {
     },
 }
 DEFAULT_INSTANCES: Named = {"name": "components"}
+# Networks that find cells one by one have a loss of their own, and their answers are no map of probabilities.
+DETECTORS = ("mask_rcnn",)
+DETECTOR_INSTANCES: Named = {"name": "detections"}
+DETECTOR_MEASURE = "average_precision"
 
 
 class Experiment(Section):
@@ -70,10 +74,19 @@ class Experiment(Section):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _loss_of_target(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "loss" not in values:
-            return values | {"loss": _default_loss(values)}
+    def _defaults_of_others(cls, values: Any) -> Any:
+        """Defaults that depend on the model or the target."""
+        if not isinstance(values, dict):
+            return values
+        values = {"loss": _default_loss(values), "instances": _default_instances(values)} | values
+        if _detects(values) and isinstance(values.get("tuning", {}), dict):
+            values = values | {"tuning": {"measure": DETECTOR_MEASURE} | values.get("tuning", {})}
         return values
+
+    @property
+    def detects(self) -> bool:
+        """Whether the network finds cells one by one, and does not answer pixel by pixel."""
+        return self.model.get("name") in DETECTORS
 
     def sources(self) -> list[Path]:
         """The folders of the raw data: as given if absolute, else below $CELLSEG_DATA, else beside the YAML file.
@@ -240,7 +253,7 @@ def _override(content: dict, override: str) -> None:
     if not equals or not key:
         raise InputError(f"'{override}' is no override. Write key=value, for example train.epochs=1.")
     *parents, last = key.split(".")
-    defaults = {"model": DEFAULT_MODEL, "loss": _default_loss(content), "instances": DEFAULT_INSTANCES}
+    defaults = {"model": DEFAULT_MODEL, "loss": _default_loss(content), "instances": _default_instances(content)}
     for parent in parents:
         content = content.setdefault(parent, dict(defaults.get(parent, {})))
         if not isinstance(content, dict):
@@ -251,7 +264,18 @@ def _override(content: dict, override: str) -> None:
         raise InputError(f"'{override}': the value is not valid YAML: {error}") from error
 
 
+def _detects(content: Mapping[str, Any]) -> bool:
+    model = content.get("model")
+    return isinstance(model, dict) and model.get("name") in DETECTORS
+
+
+def _default_instances(content: Mapping[str, Any]) -> Named:
+    return DETECTOR_INSTANCES if _detects(content) else DEFAULT_INSTANCES
+
+
 def _default_loss(content: Mapping[str, Any]) -> Named:
+    if _detects(content):
+        return {"name": content["model"]["name"]}
     target = content.get("target")
     name = target.get("name") if isinstance(target, dict) else target
     return DEFAULT_LOSSES.get(name, DEFAULT_LOSS) if isinstance(name, str) else DEFAULT_LOSS

@@ -73,12 +73,15 @@ def network_of(run: Run, *, tile: int) -> Any:
         tile: Side of the tiles that it will be asked for, in pixels.
 
     Returns:
-        What has `predict_on_batch`: float32 (n, tile, tile, C) -> (n, side, side, K); and `outputs`, one.
+        What has `predict_on_batch`: float32 (n, tile, tile, C) -> (n, side, side, K); and `outputs`, one. A network
+        that finds cells one by one is Keras' own, whatever the engine.
 
     Raises:
         InputError: a damaged model; with engine `openvino`, that OpenVINO is missing or its answer differs.
     """
     engine, model = run.experiment.inference.engine, run.folder / MODEL
+    if run.experiment.detects:
+        return load_model(model)
     if engine == "keras" or (engine == "auto" and not (_installed() and _on_cpu())):
         return answering(load_model(model))
     shape = (1, tile, tile, run.data["channels"])

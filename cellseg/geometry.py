@@ -46,7 +46,8 @@ def tiling(experiment: Experiment, *, shapes: Sequence[tuple[int, int]]) -> Tili
     """Geometry of inference for an experiment.
 
     The YAML's `inference.tile`, `overlap`, `rim` and `blend` win. Otherwise a `valid` network keeps its training patch
-    and needs no overlap, and any other gets the tile with the fewest pixels to compute on images of these shapes.
+    and needs no overlap, and any other gets the tile with the fewest pixels to compute on images of these shapes. Of a
+    network that finds cells one by one, tiles overlap and nothing else: what is cut off in one is whole in another.
 
     A `same` network pads with zeros, which it has seen at the border of its training patches alone: a rim of RIM
     strides, mirrored at the image's border, is computed and cut off, and answers are blended by a bell. On ISBI's
@@ -64,6 +65,8 @@ def tiling(experiment: Experiment, *, shapes: Sequence[tuple[int, int]]) -> Tili
         InputError: a tile that the network cannot take, or a rim or halo that it has no use for or no room.
     """
     asked, patch, output_size = experiment.inference, experiment.train.patch, size_function(experiment)
+    if experiment.detects:
+        return _detecting(experiment, shapes)
     tile, overlap = asked.tile, asked.overlap
     loses_rim = not has_fixed_size(experiment) and answer_size(experiment, patch) < patch
     padded = asked.method == "exact" and not loses_rim  # with zeros, at the border of every tile
@@ -101,6 +104,18 @@ def tiling(experiment: Experiment, *, shapes: Sequence[tuple[int, int]]) -> Tili
         blend="gaussian" if asked.blend == "gaussian" or (asked.blend is None and padded) else "linear",
         resize=asked.method == "resize",
     )
+
+
+def _detecting(experiment: Experiment, shapes: Sequence[tuple[int, int]]) -> Tiling:
+    """Of a network that finds cells one by one: tiles that overlap, with nothing to blend."""
+    tile, overlap, output_size = experiment.inference.tile, experiment.inference.overlap, size_function(experiment)
+    if tile is None:
+        zoom = experiment.inference.zoom[0]
+        shapes = [(round(height * zoom), round(width * zoom)) for height, width in shapes]
+        legal = [side for side in range(1, LARGEST_TILE + 1) if output_size(side) == side]
+        usual = min(OVERLAP, max(map(max, shapes)) // 4) if overlap is None else overlap
+        tile = cheapest_tile(shapes, overlap=usual, legal=legal)
+    return Tiling(tile, answer_size(experiment, tile), min(OVERLAP, tile // 4) if overlap is None else overlap)
 
 
 def _mirrored_rim(experiment: Experiment, tile: int | None) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cellseg.detections import Detections
 from cellseg.inference import LoadedRun
 from pipelines.dataset import ShardReader
 
@@ -24,7 +25,7 @@ class HeldOut:
         labels: int32 (H, W), the truth.
         classes: int32 (H, W), the true class of each pixel; None where the data has none.
         ignore: bool (H, W), unannotated pixels; None where all are annotated.
-        probability: float32 (H, W, K), what the run says.
+        probability: float32 (H, W, K), what the run says; of a network that finds cells one by one, `Detections`.
     """
 
     name: str
@@ -33,7 +34,7 @@ class HeldOut:
     labels: np.ndarray
     classes: np.ndarray | None
     ignore: np.ndarray | None
-    probability: np.ndarray
+    probability: np.ndarray | Detections
 
 
 def held_out(loaded: LoadedRun, reader: ShardReader, split: str) -> Iterator[HeldOut]:

@@ -1,36 +1,46 @@
 """Inference: an image of any size -> probability -> labels, with the normalisation that the run was trained with.
 
-How large tiles are is the work of `cellseg.geometry`; they are cut and stitched in `pipelines.tiling`, and views of one
-image averaged in `cellseg.averaging`. The run folder is read in `cellseg.runs`, the network in `cellseg.export`.
+An image is brought to a network in `cellseg.predictors`. The run folder is read in `cellseg.runs`, the network in
+`cellseg.export`.
 """
 
 import functools
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from cellseg import answers
-from cellseg.averaging import averaged, mean
+from cellseg import answers, detections
+from cellseg.detections import Detections
 from cellseg.experiment import Experiment
 from cellseg.export import network_of
 from cellseg.geometry import Tiling, tiling
-from cellseg.instances import INSTANCES, NEEDS_INNER
+from cellseg.instances import DETECTIONS, INSTANCES, NEEDS_INNER
 from cellseg.magnification import AS_IT_IS, Magnification, in_own_pixels
 from cellseg.named import check_options
-from cellseg.networks import answering, target_name
+from cellseg.networks import target_name
+from cellseg.predictors import Detector, ImageWarning, LowContrastWarning, Predictor, PredictorMean, Probable
 from cellseg.runs import Run
-from pipelines.contrast import contrast_limits, stretch_contrast, to_channels
+from pipelines.contrast import to_channels
 from pipelines.errors import InputError
 from pipelines.sample import Sample
-from pipelines.tiling import predict_resized, predict_tiled
 
-
-class LowContrastWarning(UserWarning):
-    """An image's contrast lies far below that of the training images; it was not stretched to full scale."""
+__all__ = [
+    "EnsembleRun",
+    "ImageWarning",
+    "LoadedRun",
+    "LowContrastWarning",
+    "Prediction",
+    "Predictor",
+    "PredictorMean",
+    "Tiling",
+    "instances_function",
+    "load_run",
+    "tiling",
+    "try_instances",
+]
 
 
 @dataclass(frozen=True)
@@ -42,136 +52,14 @@ class Prediction:
         probability: float32 (H, W), foreground.
         classes: int32 (H, W), the class of the cell that each pixel lies in, 0 = background; None where the run knows
             no classes.
+        scores: float32 (n,), how sure the network is of each cell 1..n, in [0, 1]; None of a network that answers pixel
+            by pixel.
     """
 
     labels: np.ndarray
     probability: np.ndarray
     classes: np.ndarray | None = None
-
-
-class Probable(Protocol):
-    """What says the probability of an image: a `Predictor`, or several as one."""
-
-    @property
-    def members(self) -> list["Predictor"]:
-        """The predictors whose probabilities are averaged."""
-
-    def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
-        """See `Predictor.probability`."""
-
-
-class Predictor:
-    """A network with its tiling and normalisation.
-
-    Args:
-        network: Keras model, or a `cellseg.export.Exported` one: (1, tile, tile, C) in [0, 1] ->
-            (1, output, output, K) probabilities; auxiliary outputs are left out.
-        tiling: Geometry.
-        channels: Number of channels that the network takes.
-        contrast: Percentiles of `stretch_contrast`.
-        minimum_range: Least contrast range that is stretched to full scale, in grey values; by dtype name, since the
-            same scene has 257 times the grey values in 16 bits.
-        symmetries: Of the image, whose probabilities are averaged; see `cellseg.averaging.averaged`.
-        zoom: Factors of the image's size, whose probabilities are averaged.
-    """
-
-    def __init__(
-        self,
-        network: Any,
-        *,
-        tiling: Tiling,
-        channels: int,
-        contrast: tuple[float, float],
-        minimum_range: Mapping[str, float],
-        symmetries: int = 1,
-        zoom: Sequence[float] = (1.0,),
-    ):
-        self._network, self.tiling, self.channels = answering(network), tiling, channels
-        self.symmetries, self.zoom = symmetries, tuple(zoom)
-        self._contrast, self._minimum_range = contrast, minimum_range
-
-    @property
-    def members(self) -> list["Predictor"]:
-        """Those whose probabilities are averaged: this one."""
-        return [self]
-
-    def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
-        """Probability of an image.
-
-        Args:
-            image: (H, W, C) as in the file: uint8, uint16 or float32.
-            limits: Contrast limits, where they are known already.
-
-        Returns:
-            float32 (H, W, K).
-
-        Raises:
-            InputError: a number of channels that the network was not trained on.
-        """
-        if image.shape[2] != self.channels:
-            raise InputError(
-                f"the image has {image.shape[2]} channels; this run was trained on {self.channels}. "
-                "Convert the image, or train with data.channels."
-            )
-        stretched = self.stretched(image, limits=contrast_limits(image, *self._contrast) if limits is None else limits)
-        return averaged(stretched, self._look, symmetries=self.symmetries, zoom=self.zoom)
-
-    def stretched(self, image: np.ndarray, *, limits: tuple[float, float]) -> np.ndarray:
-        """An image, or a window of it, as the network sees it: float32 (H, W, C) in [0, 1].
-
-        Args:
-            image: (H, W, C) as in the file.
-            limits: Contrast limits of the whole image.
-        """
-        least = self._minimum_range.get(image.dtype.name, 0.0)
-        if 0 < limits[1] - limits[0] < least:
-            warnings.warn(
-                f"contrast range {limits[1] - limits[0]:g} is far below that of the training images "
-                f"(at least {least:g} expected); the image was not stretched to full scale.",
-                LowContrastWarning,
-                stacklevel=2,
-            )
-        return stretch_contrast(image, limits=limits, minimum_range=least)
-
-    def answer(self, tiles: np.ndarray) -> np.ndarray:
-        """Probability of tiles: float32 (n, tile, tile, C) in [0, 1] -> float32 (n, side, side, K), side >= output."""
-        return np.asarray(self._network.predict_on_batch(tiles))
-
-    def _look(self, image: np.ndarray) -> np.ndarray:
-        """Probability of one view of an image that is stretched already."""
-        look, sides = self.answer, self.tiling
-        if sides.resize:
-            return predict_resized(image, look, tile=sides.tile, output=sides.output)
-        return predict_tiled(
-            image,
-            look,
-            tile=sides.tile,
-            output=sides.output,
-            overlap=sides.overlap,
-            stride=sides.stride,
-            blend=sides.blend,
-        )
-
-
-class PredictorMean:
-    """Several predictors as one: the mean of their probabilities.
-
-    Args:
-        predictors: At least one; they take the same channels and answer with the same ones. Contrast limits that a
-            caller knows already are passed on to all.
-    """
-
-    def __init__(self, predictors: Sequence[Probable]):
-        self._predictors = predictors
-
-    @property
-    def members(self) -> list[Predictor]:
-        """Those whose probabilities are averaged."""
-        return [member for predictor in self._predictors for member in predictor.members]
-
-    def probability(self, image: np.ndarray, *, limits: tuple[float, float] | None = None) -> np.ndarray:
-        """Mean probability, float32 (H, W, K); see `Predictor.probability`."""
-        return mean(predictor.probability(image, limits=limits) for predictor in self._predictors)
+    scores: np.ndarray | None = None
 
 
 class LoadedRun:
@@ -185,14 +73,16 @@ class LoadedRun:
         self.run, self.magnification = run, magnification
         experiment, data = run.experiment, run.data
         geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
-        self.predictor: Probable = Predictor(
+        views = {} if experiment.detects else {"symmetries": experiment.inference.symmetries}
+        look = Detector if experiment.detects else Predictor
+        self.predictor: Probable = look(
             network_of(run, tile=geometry.tile),
             tiling=geometry,
             channels=data["channels"],
             contrast=experiment.data.contrast,
             minimum_range=data["minimum_range"],
-            symmetries=experiment.inference.symmetries,
             zoom=[factor * zoom for zoom in experiment.inference.zoom],
+            **views,
         )
         self.threshold = float(run.threshold["threshold"])
         self.class_names = tuple(data.get("classes", ()))
@@ -230,21 +120,38 @@ class LoadedRun:
         image = self.to_channels(Sample(image=image, labels=None, name="the image").image)
         return self.decide(self.predictor.probability(image))
 
-    def decide(self, probability: np.ndarray) -> Prediction:
-        """Probability (H, W, K) -> cells, with the run's threshold and instance settings."""
+    def decide(self, probability: np.ndarray | Detections) -> Prediction:
+        """The predictor's answer, a probability (H, W, K) or detections -> cells, with the run's threshold and instance
+        settings.
+        """
+        if isinstance(probability, Detections):
+            return self._decide_detections(probability)
         foreground = self.foreground(probability)
         labels = self._instances(foreground, self.inner(probability), threshold=self.threshold)
         kinds = answers.cell_classes(labels, answers.classes(probability)) if self.class_names else None
         return Prediction(labels, foreground, kinds)
 
-    def foreground(self, probability: np.ndarray) -> np.ndarray:
+    def _decide_detections(self, found: Detections) -> Prediction:
+        labels, chosen = detections.drawn(found, threshold=self.threshold, **self._instances.keywords)
+        kinds = np.append(0, found.classes[chosen]).astype(np.int32)[labels] if self.class_names else None
+        return Prediction(labels, detections.probability(found), kinds, found.scores[chosen])
+
+    def evidence(self, probability: np.ndarray | Detections) -> np.ndarray | Detections:
+        """What the instance function is called with: the foreground's probability, or detections as they are."""
+        return probability if isinstance(probability, Detections) else self.foreground(probability)
+
+    def foreground(self, probability: np.ndarray | Detections) -> np.ndarray:
         """Probability (H, W, K) -> that of foreground, (H, W), as `inference.decision` says."""
+        if isinstance(probability, Detections):
+            return detections.probability(probability)
         experiment = self.run.experiment
         decision = experiment.inference.decision
         return answers.foreground(probability, target=target_name(experiment.target), decision=decision)
 
-    def inner(self, probability: np.ndarray) -> np.ndarray | None:
+    def inner(self, probability: np.ndarray | Detections) -> np.ndarray | None:
         """Probability (H, W, K) -> how far inside of a cell each pixel lies, (H, W); None where no channel says it."""
+        if isinstance(probability, Detections):
+            return None
         return answers.inner(probability, target=target_name(self.run.experiment.target))
 
     def to_channels(self, image: np.ndarray) -> np.ndarray:
@@ -302,6 +209,12 @@ def load_run(folder: Path | str | Sequence[Path | str], magnification: Magnifica
 
 def _check_alike(first: Run, other: Run) -> None:
     """Raise InputError where the probabilities of two runs do not mean the same thing."""
+    for run in (first, other):
+        if run.experiment.detects:
+            raise InputError(
+                f"{run.folder} cannot be averaged with others: {run.experiment.model['name']} finds cells one by one, "
+                "and cells have no mean. Predict with one run at a time."
+            )
     for key, of in (
         ("the number of channels", lambda run: run.data["channels"]),
         ("data.channels", lambda run: run.experiment.data.channels),
@@ -317,16 +230,23 @@ def _check_alike(first: Run, other: Run) -> None:
             )
 
 
-def instances_function(experiment: Experiment) -> Callable[..., np.ndarray]:
+def instances_function(experiment: Experiment) -> functools.partial[np.ndarray]:
     """(foreground (H, W), inner (H, W) or None, threshold=) -> labels int32 (H, W), as the `instances` section says.
 
-    `inner` is that of `cellseg.answers.inner`.
+    `inner` is that of `cellseg.answers.inner`. Of an experiment that detects, `Detections` stand for the foreground.
 
     Raises:
         InputError: an unknown name or option, or a method that the target's answers are not enough for.
     """
     options = check_options(INSTANCES, experiment.instances, key="instances", given=("threshold",))
     name, target = experiment.instances["name"], target_name(experiment.target)
+    if (name in DETECTIONS) != experiment.detects:
+        model, known = experiment.model["name"], [one for one in INSTANCES if (one in DETECTIONS) == experiment.detects]
+        raise InputError(
+            f"instances.name: '{name}' does not go with model.name {model}, which "
+            f"{'finds cells one by one' if experiment.detects else 'answers pixel by pixel'}. It takes: "
+            f"{', '.join(known)}."
+        )
     if name in NEEDS_INNER and target not in answers.INNER_CHANNEL:
         raise InputError(
             f"instances.name: '{name}' needs a network that says where the middle of each cell is, one of target "
@@ -338,4 +258,5 @@ def instances_function(experiment: Experiment) -> Callable[..., np.ndarray]:
 def try_instances(experiment: Experiment) -> None:
     """Call the instance function on a blank patch, which shows the options outside their range. Raises InputError."""
     blank = np.zeros((8, 8), np.float32)
-    instances_function(experiment)(blank, blank, threshold=0.5)
+    evidence = detections.nothing(blank.shape) if experiment.detects else blank
+    instances_function(experiment)(evidence, blank, threshold=0.5)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from cellseg.cuts import NO_INNER, Cut, Necks, Seeds
+from cellseg.detections import draw
 from pipelines.errors import InputError
 
 Border = Literal["keep", "drop"]
@@ -296,7 +297,9 @@ INSTANCES: dict[str, Callable[..., np.ndarray]] = {
     "components": components,
     "watershed": watershed,
     "seeded": seeded,
+    "detections": draw,  # takes Detections where the others take a probability
 }
+DETECTIONS = ("detections",)
 # What is done to a connected piece after it was found, by the method's name; options by name.
 CUTS: dict[str, Callable[..., Cut]] = {"watershed": Necks, "seeded": Seeds}
 NEEDS_INNER = ("seeded",)

@@ -15,6 +15,7 @@ SMALLEST, LARGEST = 0.02, 10.0
 # Options of the instance methods that are lengths (1) or areas (2) in pixels.
 POWERS: dict[str, dict[str, int]] = {
     "components": {"min_size": 2},
+    "detections": {"min_size": 2},
     "watershed": {"min_size": 2, "sigma": 1, "depth": 1},
     "seeded": {"min_size": 2, "sigma": 1},
 }

@@ -15,9 +15,10 @@ from cellseg.experiment import Experiment
 from cellseg.named import Named, build, check_options
 from pipelines.targets import num_outputs
 
-GIVEN = ("input_shape", "outputs", "activation", "output_bias")  # set by the program, not by the YAML
+# Set by the program, not by the YAML; the last four in networks that find cells one by one.
+GIVEN = ("input_shape", "outputs", "activation", "output_bias", "classes", "channels", "seed", "precision")
 ACTIVATIONS = {"foreground_distance": "sigmoid"}  # targets whose channels do not exclude each other
-SPELLED = {"unet": "U-Net", "dmcn": "DMCN"}
+SPELLED = {"unet": "U-Net", "dmcn": "DMCN", "mask_rcnn": "Mask R-CNN"}
 RAREST = 0.001  # a class is taken to be at least this frequent when the output's first bias is set
 
 
@@ -39,11 +40,15 @@ def network_for(
         precision: Keras' name of the policy that the layers compute in; the output is float32 in any case.
 
     Returns:
-        keras.Model with layers `logits` and `probability`; auxiliary classifiers are layers `auxiliaryN_logits`.
+        keras.Model with layers `logits` and `probability`; auxiliary classifiers are layers `auxiliaryN_logits`. Of an
+        experiment that detects, a `cellseg.models.mask_rcnn.MaskRCNN`.
     """
     from cellseg.models import FIXED, MODELS
 
     options = check_options(MODELS, experiment.model, key="model", given=GIVEN)
+    if experiment.detects:
+        settings = {"channels": channels, "seed": experiment.seed, "precision": precision}
+        return build(MODELS, experiment.model, key="model", given={"classes": max(1, num_classes), **settings})
     fixed = FIXED.get(experiment.model["name"])
     side = experiment.train.patch if fixed is not None and fixed(options) else None
     outputs = outputs_of(experiment.target, num_classes=num_classes)

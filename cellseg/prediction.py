@@ -62,8 +62,8 @@ def predict_files(
         run: A finished run folder, or several whose probabilities are averaged.
         inputs: Images, stacks, or folders of them.
         out: Folder for STEM.tif (maskNNN.tif for tNNN.tif) and what `options` ask for; a run that knows classes also
-            writes STEM_classes.tif, the class of the cell that each pixel lies in. Every TIFF has the input's pixel
-            size.
+            writes STEM_classes.tif, the class of the cell that each pixel lies in, and one that finds cells one by one
+            STEM_scores.csv. Every TIFF has the input's pixel size.
         options: See `Options`.
         spacing_um: (row, column) pixel size to measure with; None takes that of each image, or else of the run's
             experiment.
@@ -92,7 +92,7 @@ def predict_files(
     read = [Run.read(folder) for folder in folders]
     folders = [one.folder for one in read]  # of a run in the box, its place
     magnified = [text for one in read if (text := magnification.told(one))]
-    options = replace(options, classes=bool(read[0].data.get("classes")))
+    options = replace(options, classes=bool(read[0].data.get("classes")), scores=read[0].experiment.detects)
     check_targets(targets, options)
     files = list(targets)  # each once
     if options.resume:
@@ -109,8 +109,10 @@ def predict_files(
     done = {file: target for file, target in targets.items() if file not in judge.failed}
     if options.measure and done:
         otherwise = read[0].experiment.data.spacing_um
-        names = read[0].data.get("classes", ())
-        measure_files(out / CELLS, done, spacing_um=spacing_um, otherwise=otherwise, class_names=names)
+        names = () if options.scores else read[0].data.get("classes", ())
+        measure_files(
+            out / CELLS, done, spacing_um=spacing_um, otherwise=otherwise, class_names=names, scores=options.scores
+        )
     return judge.failed
 
 

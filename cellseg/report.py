@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from cellseg import __version__, figures, runs, templating
+from cellseg.experiment import DETECTORS
 from cellseg.metrics import IMAGE_METRICS
 from pipelines.errors import InputError
 from pipelines.files import whole_file
@@ -130,6 +131,7 @@ def _content(run: Path) -> dict[str, Any]:
         "transfer": _json(run, runs.TRANSFER, {}),
         "errors": _errors(run),
         "threshold": threshold,
+        "detects": _detects(text),
         "threshold_image": _threshold_image(run, threshold),
         "tuning": _tuning(run, threshold),
         "training_image": _training_image(run),
@@ -148,6 +150,12 @@ def _experiment_name(text: str, run: Path) -> str:
     except yaml.YAMLError as error:
         raise InputError(f"{run / runs.EXPERIMENT} is damaged: it is not YAML ({error}). Train again.") from error
     return str(content.get("name") or run.name) if isinstance(content, dict) else run.name
+
+
+def _detects(text: str) -> bool:
+    content = yaml.safe_load(text)
+    model = content.get("model") if isinstance(content, dict) else None
+    return isinstance(model, dict) and model.get("name") in DETECTORS
 
 
 def _command(environment: str) -> str:

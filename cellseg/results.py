@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pandas as pd
 
 from pipelines.errors import InputError
 from pipelines.files import whole_file
@@ -42,6 +43,7 @@ class Options:
             `interchange.write_geojson`).
         measure: cells.csv of all images, see `measured_files`; not with `zarr`.
         classes: STEM_classes.tif; `predict_files` sets it for a run that knows classes.
+        scores: STEM_scores.csv, see `scores_table`; `predict_files` sets it for a run that finds cells one by one.
         keep_going: Skip files that fail.
         overwrite: Replace results that exist.
         resume: Skip images whose labels exist. They are written last, so that all of such an image is there; what else
@@ -55,6 +57,7 @@ class Options:
     geojson: bool = False
     measure: bool = False
     classes: bool = False
+    scores: bool = False
     keep_going: bool = False
     overwrite: bool = False
     resume: bool = False
@@ -94,6 +97,8 @@ def outputs(target: Path, options: Options, *, num_pages: int = 1) -> dict[str, 
         files["probability"] = target.with_name(f"{target.stem}_probability{target.suffix}")
     if options.classes:
         files["classes"] = target.with_name(f"{target.stem}_classes{target.suffix}")
+    if options.scores:
+        files["scores"] = scores_file(target)
     if options.overlay:
         files["overlay"] = target.with_name(f"{target.stem}_overlay.png")
     if options.roi:
@@ -102,6 +107,28 @@ def outputs(target: Path, options: Options, *, num_pages: int = 1) -> dict[str, 
         pages = [""] if num_pages == 1 else [f"_{number:03d}" for number in range(num_pages)]
         files |= {f"{GEOJSON}{page}": target.with_name(f"{target.stem}{page}.geojson") for page in pages}
     return files
+
+
+def scores_file(target: Path) -> Path:
+    """The table of scores beside a label file."""
+    return target.with_name(f"{target.stem}_scores.csv")
+
+
+def scores_table(predictions: Sequence["Prediction"], class_names: Sequence[str]) -> pd.DataFrame:
+    """One line a cell: page (from 0), label, class (its name; 1 where a run knows no names), score in [0, 1]."""
+    tables = []
+    for page, prediction in enumerate(predictions):
+        scores = np.zeros(0) if prediction.scores is None else prediction.scores
+        kinds = np.ones(len(scores), np.int64)
+        if prediction.classes is not None and len(scores):
+            ids, first = np.unique(prediction.labels, return_index=True)
+            kinds = prediction.classes.ravel()[first[ids > 0]].astype(np.int64)
+        columns = {"page": np.full(len(scores), page), "label": np.arange(1, len(scores) + 1)}
+        table = pd.DataFrame(columns)
+        table["class"] = [class_names[kind - 1] for kind in kinds.tolist()] if class_names else kinds
+        table["score"] = scores.astype(np.float64).round(6)
+        tables.append(table)
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def missing(targets: dict[Path, Path], options: Options, say: Callable[[str], None]) -> list[Path]:
@@ -180,6 +207,9 @@ def write_results(
     if options.classes:
         kinds = [prediction.classes for prediction in predictions if prediction.classes is not None]
         plane(files["classes"], np.stack(kinds), labels=True)
+    if options.scores:
+        with whole_file(files["scores"]) as path:
+            scores_table(predictions, loaded.class_names).to_csv(path, index=False)
     if options.overlay:
         _write_overlay(files["overlay"], loaded, pages, predictions)
     if options.roi or options.geojson:

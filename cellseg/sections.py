@@ -116,6 +116,7 @@ class Train(Section):
     batch_size: pydantic.PositiveInt = 4
     patch: pydantic.PositiveInt = 256
     oversample: float = pydantic.Field(default=0.0, ge=0, le=1)
+    max_objects: pydantic.PositiveInt = 100  # of a patch, for networks that find cells one by one
     epochs: pydantic.PositiveInt | None = None  # None: EPOCHS, or what the phases say
     steps_per_epoch: pydantic.PositiveInt | None = None
     optimizer: Named = {"name": "adam"}

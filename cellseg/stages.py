@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cellseg.conveyor import Outcome
-from cellseg.inference import LoadedRun, LowContrastWarning
+from cellseg.detections import Detections
+from cellseg.inference import ImageWarning, LoadedRun
 from cellseg.results import Options, write_results
 from pipelines.contrast import contrast_limits
 from pipelines.images import read_page, read_pages, read_spacing_um
@@ -31,7 +32,7 @@ class Picture:
         pages: (N, H, W, C), as in the file.
         ready: Of each page, the channels that the network takes and their contrast limits.
         spacing_um: (row, column) pixel size, where known.
-        probabilities: Of each page, (H, W, K); none before the network has looked.
+        probabilities: Of each page, (H, W, K), or `Detections`; none before the network has looked.
         said: What the user should hear.
     """
 
@@ -39,7 +40,7 @@ class Picture:
     pages: np.ndarray
     ready: tuple[tuple[np.ndarray, tuple[float, float]], ...]
     spacing_um: tuple[float, float] | None
-    probabilities: tuple[np.ndarray, ...] = ()
+    probabilities: tuple[np.ndarray | Detections, ...] = ()
     said: tuple[str, ...] = ()
 
 
@@ -74,7 +75,7 @@ def look(picture: Picture, *, loaded: LoadedRun) -> Picture:
         warnings.simplefilter("always")
         probabilities = tuple(loaded.predictor.probability(image, limits=limits) for image, limits in picture.ready)
     # Other warnings may come from the thread that reads another file.
-    own = [f"{picture.file}: " if issubclass(one.category, LowContrastWarning) else "" for one in caught]
+    own = [f"{picture.file}: " if issubclass(one.category, ImageWarning) else "" for one in caught]
     said = dict.fromkeys(f"{whose}{one.message}" for whose, one in zip(own, caught, strict=True))
     return dataclasses.replace(picture, ready=(), probabilities=probabilities, said=tuple(said))
 

@@ -299,6 +299,12 @@ def _check_blocks(raster: Raster, budget: Budget) -> None:
 
 def _check_run(loaded: LoadedRun, raster: Raster) -> None:
     """Raise InputError where a run looks at the whole image at once."""
+    if loaded.run.experiment.detects:
+        raise InputError(
+            f"{raster.path} does not fit into the memory that may be used, and cannot be read in pieces: "
+            f"{loaded.run.experiment.model['name']} finds cells one by one, and what its tiles have found is put "
+            "together in memory. Raise --memory, or cut the image."
+        )
     for member in loaded.predictor.members:
         for what, whole in (
             (_zoom_told(loaded, member.zoom), member.zoom != (1.0,)),

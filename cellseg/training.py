@@ -3,7 +3,6 @@
 The order of the whole job (prepare, train, tune, evaluate, report) is the business of `cellseg.workflow`.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from cellseg import answers, tuning
 from cellseg import callbacks as watch
+from cellseg import detecting, tuning
 from cellseg.dashboard import Dashboard
 from cellseg.experiment import Experiment
-from cellseg.inference import Predictor, Tiling, tiling, try_instances
+from cellseg.inference import Tiling, tiling, try_instances
 from cellseg.losses import LOSSES
-from cellseg.named import build, weight_map_function
+from cellseg.named import build
 from cellseg.networks import answer_size, network_for, outputs_of, target_name
 from cellseg.optimizers import OPTIMIZERS, SCHEDULES
 from cellseg.preparation import check_sections
@@ -25,8 +24,9 @@ from cellseg.runs import HISTORY, MODEL, Run
 from cellseg.sections import Phase
 from cellseg.streams import stream
 from cellseg.trainer import Trainer, set_l2
+from cellseg.training_parts import batches_of, validation_of
 from cellseg.transfer import Transfer, start_from
-from pipelines.dataset import Batches, ShardReader
+from pipelines.dataset import ShardReader
 from pipelines.errors import InputError
 
 
@@ -49,12 +49,14 @@ def check(experiment: Experiment) -> None:
     """Check every named section and the patch before any work is done. Raises InputError."""
     check_sections(experiment)
     target = target_name(experiment.target)
-    loss = build(LOSSES, experiment.loss, key="loss")
+    if experiment.detects:
+        detecting.check(experiment)
+    loss = None if experiment.detects else build(LOSSES, experiment.loss, key="loss")
     for phase in experiment.train.all_phases():
         optimizer_for(phase, steps_per_epoch=100)
     answer_size(experiment, experiment.train.patch)
     network_for(experiment, channels=1, num_classes=2)
-    if target != "classes":  # how many classes there are is known when the data are
+    if loss is not None and target != "classes":  # how many classes there are is known when the data are
         _try_loss(loss, outputs_of(experiment.target, num_classes=0))
     start = experiment.start_from()
     if start is not None:
@@ -84,12 +86,16 @@ def prior_of(experiment: Experiment, statistics: dict, *, num_classes: int) -> l
     return shares + [0.0] * (num_classes + 1 - len(shares))
 
 
-def objective_for(experiment: Experiment, *, prior: Sequence[float]) -> tuple[Callable, dict[str, Any]]:
+def objective_for(experiment: Experiment, *, prior: Sequence[float]) -> tuple[Callable | None, dict[str, Any]]:
     """The experiment's loss and its section, with every weight resolved for the measured shares of the classes.
+
+    A network that finds cells one by one has its loss inside: None stands for it.
 
     Raises:
         InputError: a loss that does not fit the number of the network's outputs.
     """
+    if experiment.detects:
+        return None, experiment.loss
     loss = build(LOSSES, experiment.loss, key="loss")
     options = loss.resolved(1 - prior[0], list(prior))
     objective = LOSSES[experiment.loss["name"]](**options)
@@ -128,7 +134,7 @@ def fit(
     experiment: Experiment,
     reader: ShardReader,
     network: keras.Model,
-    objective: Callable,
+    objective: Callable | None,
     *,
     geometry: Tiling,
     patch_output: int,
@@ -156,39 +162,13 @@ def fit(
         saved: The same network in float32, to be written to disk where `network` computes in mixed precision.
     """
     train = experiment.train
-    batches = Batches(
-        reader,
-        patch=train.patch,
-        output=patch_output,
-        batch_size=train.batch_size,
-        target=experiment.target,
-        augment=experiment.augmentation(),
-        oversample=train.oversample,
-        weight_map=weight_map_function(experiment.weight_map),
-        minimum_range=minimum_range,
-        seed=experiment.seed,
-    )
+    batches = batches_of(experiment, reader, output=patch_output, minimum_range=minimum_range)
     steps = train.steps_per_epoch or batches.steps_per_epoch()
-    trainer = Trainer(network, objective, saved=saved)
-    predictor = Predictor(
-        network,
-        tiling=geometry,
-        channels=reader.manifest.channels,
-        contrast=experiment.data.contrast,
-        minimum_range=minimum_range,
-        # A network that learns from enlarged cells is judged by enlarged images; averaging over sizes is for later.
-        zoom=experiment.inference.zoom if len(experiment.inference.zoom) == 1 else (1.0,),
-    )
-    with_classes = target_name(experiment.target) == "classes"
-    validation = watch.WholeImageValidation(
-        lambda: (_validation_image(*pair, with_classes=with_classes) for pair in reader.split("validation")),
-        lambda image: predictor.probability(image.image, limits=image.limits),
-        foreground=functools.partial(
-            answers.foreground, target=target_name(experiment.target), decision=experiment.inference.decision
-        ),
-        num_classes=len(reader.manifest.classes) if with_classes else 0,
-    )
+    trainer = network if objective is None else Trainer(network, objective, saved=saved)
+    validation = validation_of(experiment, reader, network, geometry=geometry, minimum_range=minimum_range)
     lasting = _lasting_callbacks(experiment, validation, work, tensorboard, warnings, steps)
+    if isinstance(validation, detecting.DetectionValidation):
+        lasting.detect(validation, batches, warnings, work / MODEL, saved)
     built = [(variable, variable.regularizer) for variable in network.trainable_variables]
     epoch = 0
     for number, phase in enumerate(train.all_phases()):
@@ -198,7 +178,9 @@ def fit(
             variable.regularizer = regularizer
         if phase.l2 is not None:
             set_l2(network, phase.l2)
-        trainer.compile(optimizer_for(phase, steps_per_epoch=steps), jit_compile=train.jit_compile)
+        # Uncompiled, JAX would compute operation by operation, of which Mask R-CNN has thousands.
+        compiled = train.jit_compile or (experiment.detects and keras.backend.backend() == "jax")
+        trainer.compile(optimizer_for(phase, steps_per_epoch=steps), jit_compile=compiled)
         before, after = _phase_callbacks(phase, validation.monitor)
         try:
             history = trainer.fit(
@@ -224,6 +206,22 @@ class _Lasting:
 
     def __init__(self, first: list, last: list, budget: watch.TimeBudget | None):
         self.first, self.last, self.budget = first, last, budget
+
+    def detect(
+        self,
+        validation: detecting.DetectionValidation,
+        batches: Any,
+        warnings: watch.Warnings,
+        path: Path,
+        saved: keras.Model | None,
+    ) -> None:
+        """The same for a network that finds cells one by one."""
+        self.first = [
+            validation,
+            detecting.DetectionGuard(validation, warnings),
+            detecting.CrowdWatch(batches, warnings),
+            detecting.BestWeights(path, monitor=validation.monitor, saved=saved),
+        ]
 
 
 def _lasting_callbacks(
@@ -262,19 +260,6 @@ def _phase_callbacks(phase: Phase, monitor: str) -> tuple[list, list]:
             patience=phase.plateau, factor=phase.plateau_factor, min_lr=min(1e-6, phase.learning_rate or 1e-6), **best
         )
     return before, [rate, keras.callbacks.EarlyStopping(patience=phase.early_stopping, **best)]
-
-
-def _validation_image(sample: dict, record: dict[str, np.ndarray], *, with_classes: bool) -> watch.ValidationImage:
-    low, high = sample["contrast"]
-    ignore = record.get("ignore")
-    return watch.ValidationImage(
-        name=sample["name"],
-        image=record["image"],
-        mask=record["labels"] > 0,
-        limits=(low, high),
-        ignore=None if ignore is None else ignore.astype(bool),
-        classes=record["classes"] if with_classes else None,
-    )
 
 
 def _try_loss(loss: Callable, outputs: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cellseg.detections import Detections
 from cellseg.experiment import Experiment
 from cellseg.held_out import HeldOut, held_out
 from cellseg.inference import EnsembleRun, LoadedRun, instances_function, try_instances
@@ -125,7 +126,8 @@ def tune(
     at most 13 x combinations + 57 labellings an image, in two passes. The values are pooled over the images, as in
     `cellseg.evaluation`. The best value wins; among equal ones the combination that stands first, then the threshold
     whose drawn area is nearest to the true one, then the one nearest to 0.5. For Dice values within TOLERANCE are
-    equal. With `inference.decision: argmax` the threshold is 0.5.
+    equal. With `inference.decision: argmax` the threshold is 0.5. Of a network that finds cells one by one the
+    threshold is the least score of a cell, and cells decide for Dice, too.
 
     Args:
         loaded: The run; its probabilities are tuned on, its own threshold is not read.
@@ -145,21 +147,20 @@ def tune(
     count = len(reader.manifest.of_split(SPLIT))
     search = None
     points = [Point(number, step) for number in range(len(combinations)) for step in ((HALF,) if fixed else COARSE)]
-    if tuning.instances or tuning.measure != "dice":
+    if tuning.instances or tuning.measure != "dice" or experiment.detects:
         search = Search(experiment, tuning.measure, combinations)
         most = len(points) + (0 if fixed else FINE * min(REFINED, len(combinations)))
         say(f"instance options in {len(combinations)} combinations; labellings of an image: at most {most}")
     for one in progress(held_out(loaded, reader, SPLIT), count):
-        foreground = loaded.foreground(one.probability)
-        curve.add(one.labels > 0, foreground, one.ignore)
+        curve.add(one.labels > 0, loaded.foreground(one.probability), one.ignore)
         if search is not None:
-            search.add(one, foreground, loaded.inner(one.probability), points)
+            search.add(one, loaded.evidence(one.probability), loaded.inner(one.probability), points)
     if search is None:
         return Tuned(curve.at(0.5, split=SPLIT) if fixed else curve.best(split=SPLIT), curve)
     if not fixed:
         points = search.finer()
         for one in progress(held_out(loaded, reader, SPLIT), count):
-            search.add(one, loaded.foreground(one.probability), loaded.inner(one.probability), points)
+            search.add(one, loaded.evidence(one.probability), loaded.inner(one.probability), points)
     return Tuned(search.best(), curve, search.result())
 
 
@@ -209,12 +210,14 @@ class Search:
         self._cut = [instances_function(_with(experiment, options)) for options in combinations]
         self._tallies: dict[Point, _Tally] = {}
 
-    def add(self, one: HeldOut, foreground: np.ndarray, inner: np.ndarray | None, points: Sequence[Point]) -> None:
-        """Count one image at some points; `foreground` and `inner` are what `cellseg.answers` makes of its answer."""
+    def add(
+        self, one: HeldOut, evidence: np.ndarray | Detections, inner: np.ndarray | None, points: Sequence[Point]
+    ) -> None:
+        """Count one image at some points; `evidence` and `inner` are what the instance function is called with."""
         known = slice(None) if one.ignore is None else ~one.ignore
         true = int(np.count_nonzero(one.labels[known]))
         for point in points:
-            labels = self._cut[point.combination](foreground, inner, threshold=point.threshold)
+            labels = self._cut[point.combination](evidence, inner, threshold=point.threshold)
             counts = self._measure.count(one.labels, labels, one.ignore)
             tally = self._tallies.setdefault(point, _Tally())
             tally.counts = tally.counts + counts

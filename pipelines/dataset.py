@@ -7,74 +7,24 @@ on it or where training was resumed. Whole images for validation and test come f
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from pipelines.allocator import aligned, keep_freed_memory
 from pipelines.augment import MAPS, Augmenter
 from pipelines.contrast import stretch_contrast
 from pipelines.errors import InputError, nearest
-from pipelines.shards import arrays
-from pipelines.shards.manifest import Manifest
+from pipelines.shards.reader import ShardReader
 from pipelines.targets import TARGETS, num_outputs
-from pipelines.tiling import mirrored_window
 
 
-class ShardReader:
-    """Reads single records of a folder of shards.
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and dtype of an array of a batch."""
 
-    Args:
-        folder: Folder with `manifest.json`.
-        verify: Compare every shard with its checksum first.
-
-    Raises:
-        InputError: no manifest, or a shard that is missing or damaged (the message names it).
-    """
-
-    def __init__(self, folder: Path | str, *, verify: bool = True):
-        self.folder = Path(folder)
-        self.manifest = Manifest.read(self.folder)
-        if verify:
-            self.manifest.verify(self.folder)
-        self._files = [self.folder / shard["file"] for shard in self.manifest.shards]
-
-    def read(self, sample: dict, *, rows: tuple[int, int] | None = None) -> dict[str, np.ndarray]:
-        """The record of one entry of `manifest.samples`: `image` in the file's dtype, `labels`, `contrast`, ...
-
-        Args:
-            sample: The entry.
-            rows: Read only the rows from the first to below the second; None = all.
-        """
-        return arrays.read(self._files[sample["shard"]], sample["arrays"], rows=rows)
-
-    def centres(self, sample: dict) -> np.ndarray:
-        """int32 (n, 3): row, column and class of a pixel of each cell; see `pipelines.shards.record.centres`."""
-        places = {"centres": sample["arrays"]["centres"]}
-        return arrays.read(self._files[sample["shard"]], places)["centres"]
-
-    def window(self, sample: dict, row: int, column: int, side: int) -> dict[str, np.ndarray]:
-        """The per-pixel arrays of the side x side window at (row, column), mirrored where it leaves the image.
-
-        Only the window's rows are read from the shard. The arrays may be read-only.
-        """
-        height, width = sample["shape"][:2]
-        first, last = max(row, 0), min(row + side, height)
-        far = max(first - row, row + side - last, -column, column + side - width)
-        if last <= first or far >= min(last - first, width):  # mirrored more than once, or from rows beyond the window
-            whole = self.read(sample)
-            return {name: mirrored_window(whole[name], row, column, side) for name in whole.keys() & arrays.PER_PIXEL}
-        places = {name: place for name, place in sample["arrays"].items() if name in arrays.PER_PIXEL}
-        record = arrays.read(self._files[sample["shard"]], places, rows=(first, last))
-        left, right = max(column, 0), min(column + side, width)
-        rim = (first - row, row + side - last, left - column, column + side - right)
-        return {name: _mirrored(array[:, left:right], rim) for name, array in record.items()}
-
-    def split(self, split: str) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
-        """(entry, record) of each sample of a split, one at a time."""
-        for sample in self.manifest.of_split(split):
-            yield sample, self.read(sample)
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class Batches:
@@ -160,14 +110,23 @@ class Batches:
             float32 (batch, output, output, 1), 0 = unannotated.
         """
         image, target, weight_map = (aligned(shape) for shape in self.shapes)
+        for place, patch in self._patches(step):
+            image[place], target[place], weight_map[place] = patch["image"], patch["target"], patch["weight_map"]
+        return image, target, weight_map
+
+    @property
+    def specs(self) -> Sequence:
+        """Shape and dtype of every array of a batch, nested as the batch is."""
+        return tuple(ArraySpec(shape, "float32") for shape in self.shapes)
+
+    def _patches(self, step: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The patches of a batch, each with its place."""
         for place in range(self._batch_size):
             try:
-                patch = self.patch(*self._drawn(step * self._batch_size + place))
+                yield place, self.patch(*self._drawn(step * self._batch_size + place))
             except InputError as error:
                 self.failure = error  # TensorFlow would report it as an error of its own
                 raise
-            image[place], target[place], weight_map[place] = patch["image"], patch["target"], patch["weight_map"]
-        return image, target, weight_map
 
     def example(self, place: int) -> tuple[dict, dict[str, np.ndarray]]:
         """The patch at a place of the stream, to be looked at.
@@ -190,9 +149,28 @@ class Batches:
         return np.random.default_rng([self._seed, turn]).permutation(len(self._samples))
 
     def patch(self, sample: dict, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One random, augmented patch of a sample, as `example` describes it. The one per-sample function."""
+        """One random, augmented patch of a sample, as `example` describes it."""
         margin = (self._patch - self._output) // 2
-        extra = 0
+        image, maps = self._augmented(sample, rng)
+        labels, classes = maps["labels"], maps.get("classes")
+        inner = slice(margin, margin + self._output)
+        weight_map = np.ones((self._output, self._output), np.float32)
+        if "weight_map" in maps:
+            weight_map = maps["weight_map"][inner, inner]
+        if self._weight_map is not None:
+            weight_map = weight_map * self._weight_map(labels)[inner, inner]
+        if "ignore" in maps:
+            weight_map = np.where(maps["ignore"][inner, inner], np.float32(0), weight_map)
+        return {
+            "image": image,
+            "labels": labels[inner, inner],
+            "target": self._target(labels, classes)[inner, inner],
+            "weight_map": weight_map[..., None],
+        }
+
+    def _augmented(self, sample: dict, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """A random crop of a sample, stretched and augmented, and its maps. The one per-sample function."""
+        margin, extra = (self._patch - self._output) // 2, 0
         if self._augment.resizes:
             record = self._reader.read(sample)
         else:
@@ -206,22 +184,9 @@ class Batches:
         maps = {name: record[name] for name in MAPS if name in record}
         image, maps = self._augment(image, maps, rng=rng, margin=extra)
         self._check_answer(sample, image)
-        labels = maps["labels"] = maps["labels"].astype(np.int32, copy=False)
-        inner = slice(margin, margin + self._output)
-        weight_map = np.ones((self._output, self._output), np.float32)
-        if "weight_map" in maps:
-            weight_map = maps["weight_map"][inner, inner]
-        if self._weight_map is not None:
-            weight_map = weight_map * self._weight_map(labels)[inner, inner]
-        if "ignore" in maps:
-            weight_map = np.where(maps["ignore"][inner, inner], np.float32(0), weight_map)
-        classes = maps["classes"].astype(np.int32, copy=False) if "classes" in maps else None
-        return {
-            "image": image,
-            "labels": labels[inner, inner],
-            "target": self._target(labels, classes)[inner, inner],
-            "weight_map": weight_map[..., None],
-        }
+        for name in maps.keys() & {"labels", "classes"}:
+            maps[name] = maps[name].astype(np.int32, copy=False)
+        return image, maps
 
     def _corner(self, sample: dict, rng: np.random.Generator) -> tuple[int, int]:
         """Where the target of a patch begins: anywhere, or so that a cell lies in the patch's middle half."""
@@ -304,25 +269,12 @@ def check_patch(samples: Sequence[dict], patch: int) -> None:
         )
 
 
-def _mirrored(array: np.ndarray, rim: tuple[int, int, int, int]) -> np.ndarray:
-    """An array with a mirrored rim (above, below, left, right), each side narrower than the array."""
-    if not any(rim):
-        return array
-    # By far faster than np.pad and than indexing; the bits of any dtype of up to 4 bytes are moved.
-    bits = array if array.dtype.kind != "b" and array.dtype != np.uint32 else array.view(f"i{array.itemsize}")
-    return (
-        cv2.copyMakeBorder(bits, *rim, cv2.BORDER_REFLECT_101)
-        .view(array.dtype)
-        .reshape(array.shape[0] + rim[0] + rim[1], array.shape[1] + rim[2] + rim[3], *array.shape[2:])
-    )
-
-
 def _area(sample: dict) -> int:
     return sample["shape"][0] * sample["shape"][1]
 
 
 def training_dataset(batches: Batches, *, first_step: int = 0, parallel_calls: int | None = None):
-    """Endless `tf.data.Dataset` of (image, target, weight_map) batches with static shapes.
+    """Endless `tf.data.Dataset` of batches, (image, target, weight_map) or as `batches` has them, with static shapes.
 
     Args:
         batches: What to stream.
@@ -333,12 +285,15 @@ def training_dataset(batches: Batches, *, first_step: int = 0, parallel_calls: i
 
     keep_freed_memory()
 
+    specs = tf.nest.flatten(batches.specs)
+
     def load(step):
-        arrays = tf.numpy_function(lambda n: batches.batch(int(n)), [step], [tf.float32] * 3)
+        dtypes = [spec.dtype for spec in specs]
+        arrays = tf.numpy_function(lambda n: tf.nest.flatten(batches.batch(int(n))), [step], dtypes)
         # A known batch size matters: `fit` took 1.5 times as long without it.
-        for array, shape in zip(arrays, batches.shapes, strict=True):
-            array.set_shape(shape)
-        return tuple(arrays)
+        for array, spec in zip(arrays, specs, strict=True):
+            array.set_shape(spec.shape)
+        return tf.nest.pack_sequence_as(batches.specs, arrays)
 
     # One call makes a whole batch: the cost of entering Python is paid once a batch, not once a sample.
     calls = tf.data.AUTOTUNE if parallel_calls is None else parallel_calls

@@ -12,17 +12,17 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"pipelines"},
     {"overlap", "tracks", "named", "outlines", "boxed", "templating"},
-    {"models", "losses", "optimizers", "metrics", "answers", "cuts", "instances", "merging"}
+    {"detections", "models", "losses", "optimizers", "metrics", "answers", "cuts", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
     | {"shapes", "motion", "meshes", "label_series"}
     | {"mistakes", "intervals", "pairing", "interchange"},
     {"sections"},
     {"experiment"},
     {"networks", "runs", "preparation", "averaging"},
-    {"geometry", "export", "magnification", "inference"},
+    {"geometry", "export", "magnification", "predictors", "inference"},
     {"thresholds", "held_out", "tuning"},
     {"callbacks"},
-    {"dashboard", "streams", "trainer", "transfer"},
+    {"dashboard", "detecting", "streams", "trainer", "transfer", "training_parts"},
     {"training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
     | {"published", "comparison", "contenders"}
     | {"conveyor", "results", "stages", "cluster", "views", "streaming"}
@@ -41,6 +41,7 @@ NUMPY_ROOMS = (
     "answers",
     "averaging",
     "cuts",
+    "detections",
     "instances",
     "merging",
     "metrics",

@@ -133,7 +133,7 @@ def predict(ctx, run, inputs, out, others, memory, scheduler, track, volume, no_
     INPUT is an image, a stack, an OME-Zarr or a folder of them, of any size. Each gives a label file STEM.tif
     (0 = background, 1..n = one cell each) that opens in ImageJ; a stack gives one multi-page file; tNNN.tif gives
     maskNNN.tif. A run that was trained on classes also writes STEM_classes.tif: the class of the cell that each pixel
-    lies in.
+    lies in. One that finds cells one by one writes STEM_scores.csv.
 
     With --track INPUT is one sequence, a folder of numbered images or a stack, and the results are maskNNN.tif, whose
     ids are tracks, and res_track.txt; cellseg-track has more options for labels that are there already. With --volume

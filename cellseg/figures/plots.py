@@ -13,7 +13,12 @@ from matplotlib.ticker import MaxNLocator
 
 from cellseg.figures.canvas import BLUE, DPI, GREY, ORANGE, png
 
-MONITORS = {"val_dice": "validation Dice", "val_class_dice": "validation Dice, mean of the classes"}
+# What the best epoch was chosen by, the first that a history holds.
+MONITORS = {
+    "val_average_precision": "validation average precision",
+    "val_class_dice": "validation Dice, mean of the classes",
+    "val_dice": "validation Dice",
+}
 NAMED = 3  # images with the lowest score that carry their name
 
 
@@ -21,8 +26,8 @@ def training_curves(history: pd.DataFrame) -> bytes:
     """Loss, validation Dice, learning rate and drawn / true foreground over the epochs, the best epoch marked.
 
     Args:
-        history: `history.csv` of a run: epoch (from 0), loss, val_dice (or val_class_dice, which then is what the best
-            epoch was chosen by), learning_rate, val_foreground_ratio. A
+        history: `history.csv` of a run: epoch (from 0), loss, val_dice (or another of MONITORS, which then is what the
+            best epoch was chosen by), learning_rate, val_foreground_ratio. A
             column that is missing or holds no number is said to be missing.
 
     Returns:
@@ -31,7 +36,7 @@ def training_curves(history: pd.DataFrame) -> bytes:
     figure = Figure(figsize=(9.6, 3.9), dpi=DPI, facecolor="white", layout="constrained")
     (loss, dice), (rate, ratio) = figure.subplots(2, 2, sharex=True, gridspec_kw={"height_ratios": [3, 1.15]})
     epochs = (_column(history, "epoch") if "epoch" in history else np.arange(len(history))) + 1
-    monitor = "val_class_dice" if "val_class_dice" in history else "val_dice"
+    monitor = next((name for name in MONITORS if name in history), "val_dice")
     scores = _column(history, monitor)
     best = int(np.nanargmax(scores)) if np.isfinite(scores).any() else None
     told = "" if best is None else f", best {scores[best]:.3f} in epoch {epochs[best]:.0f}"

@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 import tifffile
 
+from cellseg import results
 from cellseg.cli import predict, shell
+from cellseg.inference import Prediction
 from cellseg.measured_files import measure_files
 from pipelines.images import write_image, write_labels
 from tests.datasets import discs
@@ -36,6 +38,30 @@ def test_the_frames_of_a_series_have_their_numbers(tmp_path):
         write_labels(tmp_path / "out" / f"mask{frame:03d}.tif", np.eye(5, dtype=np.int32))
     targets = {tmp_path / "in" / f"t{n:03d}.tif": tmp_path / "out" / f"mask{n:03d}.tif" for n in (4, 12)}
     assert measure_files(tmp_path / "c.csv", targets)["frame"].tolist() == [4, 12]
+
+
+def test_scores_and_classes_follow_their_cells(tmp_path):
+    one = np.zeros((6, 8), np.int32)
+    one[0:2, 0:2], one[4:6, 4:6] = 1, 2
+    stack = np.stack([one, np.zeros_like(one), (one == 2).astype(np.int32)])
+    scores = [[0.9, 0.5], [], [0.25]]
+    predictions = [
+        Prediction(labels, labels.astype(np.float32), np.where(labels > 0, 3 - labels, 0), np.array(of, np.float32))
+        for labels, of in zip(stack, scores, strict=True)
+    ]
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros(stack.shape, np.uint8), photometric="minisblack")
+    for name, pages in (("labels.tif", stack), ("none.tif", np.zeros_like(stack))):
+        write_labels(tmp_path / name, pages)
+        of = (
+            predictions if name == "labels.tif" else [Prediction(pages[0], pages[0], None, np.zeros(0, np.float32))] * 3
+        )
+        results.scores_table(of, ["round", "long"]).to_csv(results.scores_file(tmp_path / name), index=False)
+    table = measure_files(tmp_path / "c.csv", {tmp_path / "s.tif": tmp_path / "labels.tif"}, scores=True)
+    assert table[["frame", "label", "class", "score"]].to_numpy().tolist() == [
+        [0, 1, "long", 0.9], [0, 2, "round", 0.5], [2, 1, "long", 0.25],
+    ]  # fmt: skip
+    empty = measure_files(tmp_path / "c.csv", {tmp_path / "s.tif": tmp_path / "none.tif"}, scores=True)
+    assert len(empty) == 0 and list(empty) == list(table)
 
 
 def test_no_cell_at_all(tmp_path):

@@ -40,6 +40,7 @@ def loaded(**sections):
         run=run,
         predictor=predictor,
         foreground=lambda probability: probability[..., 0],
+        evidence=lambda probability: probability[..., 0],
         inner=lambda probability: probability[..., 1] if probability.shape[2] > 1 else None,
     )
 

@@ -1,0 +1,219 @@
+"""Detecting: what an experiment needs whose network finds cells one by one, in place of pixels' losses and maps.
+
+The networks live in `cellseg.models`; what they find becomes labels in `cellseg.detections`. The training itself is set
+up in `cellseg.training`.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from cellseg import detections
+from cellseg.callbacks import MONITOR, ValidationImage, Warnings, WholeImageValidation
+from cellseg.detections import Detections
+from cellseg.experiment import Experiment
+from cellseg.metrics import IMAGE_METRICS
+from cellseg.networks import SPELLED, target_name
+from cellseg.predictors import ManyCellsWarning
+from cellseg.thresholds import ThresholdCurve
+from pipelines.errors import InputError
+from pipelines.files import whole_file
+from pipelines.objects import ObjectBatches
+
+DETECTION_MONITOR = "val_average_precision"
+MEASURE = "average_precision"
+TARGETS = ("foreground", "classes")
+SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # least scores that validation tries
+
+
+def check(experiment: Experiment) -> None:
+    """Raise InputError where a section of the file means nothing to a network that finds cells one by one."""
+    name, asked = experiment.model["name"], experiment.inference
+    spelled = SPELLED.get(name, name)
+    if target_name(experiment.target) not in TARGETS or not isinstance(experiment.target, str):
+        raise InputError(
+            f"target: {spelled} learns box, class and mask of each cell; its target is foreground (all cells are of "
+            f"one class) or classes, without options, and not {experiment.target!r}."
+        )
+    if experiment.loss != {"name": name}:
+        raise InputError(f"loss: {spelled} has a loss of its own. Leave the loss section out, got {experiment.loss!r}.")
+    if experiment.weight_map is not None:
+        raise InputError(f"weight_map: {spelled} weighs no pixels: it cuts cells apart by itself. Leave it out.")
+    for key, given, usual, why in (
+        ("inference.method", asked.method, "exact", "its tiles overlap, and each cell is kept once"),
+        ("inference.blend", asked.blend, None, "its tiles have no probabilities to blend"),
+        ("inference.rim", asked.rim, None, "its tiles overlap (inference.overlap)"),
+        ("inference.symmetries", asked.symmetries, 1, "cells have no mean"),
+        ("inference.decision", asked.decision, "threshold", "the threshold is the least score of a cell"),
+        ("train.auxiliary_decay", experiment.train.auxiliary_decay, None, "it has no auxiliary classifiers"),
+    ):
+        if given != usual:
+            raise InputError(f"{key} is {given!r}, but {spelled} takes no other than {usual!r}: {why}. Leave it out.")
+    if len(asked.zoom) != 1:
+        raise InputError(
+            f"inference.zoom: {spelled} looks at one size, got {asked.zoom}: cells have no mean. Name one."
+        )
+    if asked.engine == "openvino":
+        raise InputError(f"inference.engine: {spelled} is computed by Keras. Set it to auto or keras, or leave it out.")
+
+
+class DetectionValidation(WholeImageValidation):
+    """Finds the cells of whole validation images after each epoch and adds to the logs:
+
+    val_average_precision: TP / (TP + FP + FN) at IoU 0.5, pooled, at the best of SCORES; val_dice: Dice of what is
+    drawn there; val_score_threshold: the least score chosen; val_foreground_ratio: drawn / true foreground there;
+    val_detections: cells found with a score of at least 0.5 / true cells.
+
+    Must come before every callback that reads these.
+
+    Args:
+        images: Gives the validation images anew each time; their `labels` are the truth.
+        found: ValidationImage -> what the current weights find in it.
+        draw: (Detections, threshold=) -> labels.
+        examples: How many answers to keep for pictures.
+    """
+
+    def __init__(
+        self,
+        images: Callable[[], Iterable[ValidationImage]],
+        found: Callable[[ValidationImage], Detections],
+        *,
+        draw: Callable[..., np.ndarray],
+        examples: int = 3,
+    ):
+        super().__init__(images, lambda image: detections.probability(found(image)), examples=examples)
+        self._found, self._draw = found, draw
+        self.monitor = DETECTION_MONITOR
+        self.num_found = 0  # with any score, in the last epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Judge the current weights."""
+        self.curve, self.examples, self.num_found = ThresholdCurve(), [], 0
+        count, value = IMAGE_METRICS[MEASURE].count, IMAGE_METRICS[MEASURE].value
+        counts: list = [0.0] * len(SCORES)
+        pixels = np.zeros((len(SCORES), 3))  # shared, drawn and true foreground
+        sure = cells = 0
+        if math.isnan((logs or {}).get("loss", 0.0)):
+            raise InputError(_blown_up(epoch))
+        for image in self._images():
+            with warnings.catch_warnings():  # an untrained network finds cells everywhere
+                warnings.simplefilter("ignore", ManyCellsWarning)
+                answer = self._found(image)
+            probability = detections.probability(answer)
+            if np.isnan(probability).any():
+                raise InputError(_blown_up(epoch))
+            self.num_found += len(answer)
+            sure += int(np.count_nonzero(answer.scores >= 0.5))
+            truth = image.mask.astype(np.int32) if image.labels is None else image.labels
+            cells += len(np.unique(truth[truth > 0]))
+            known = np.ones(image.mask.shape, bool) if image.ignore is None else ~image.ignore
+            for place, score in enumerate(SCORES):
+                labels = self._draw(answer, threshold=score)
+                counts[place] = counts[place] + count(truth, labels, image.ignore)
+                inside = labels[known] > 0
+                pixels[place] += [np.sum(inside & image.mask[known]), inside.sum(), image.mask[known].sum()]
+            self.curve.add(image.mask, probability, image.ignore)
+            if len(self.examples) < self._examples:
+                self.examples.append((image, probability))
+        values = [0.0 if math.isnan(one) else float(one) for one in map(value, counts)]
+        best = int(np.argmax(values))
+        shared, drawn, true = pixels[best]
+        logs[DETECTION_MONITOR] = values[best]
+        logs[MONITOR] = float(2 * shared / max(drawn + true, 1))
+        logs["val_score_threshold"] = SCORES[best]
+        logs["val_foreground_ratio"] = float(drawn / max(true, 1))
+        logs["val_detections"] = sure / max(cells, 1)
+
+
+def _blown_up(epoch: int) -> str:
+    return (
+        f"The network answers NaN after epoch {epoch + 1}: its weights have blown up. Lower train.learning_rate, or "
+        "set train.clip_norm: 1."
+    )
+
+
+class DetectionGuard(keras.callbacks.Callback):
+    """Says loudly when the network finds no cell, or none that is there, for several epochs.
+
+    Args:
+        validation: Holds what was found in this epoch.
+        told: Where to say it.
+        patience: Epochs in a row; the first ones of a training from random weights find nothing, as a rule.
+    """
+
+    def __init__(self, validation: DetectionValidation, told: Warnings, *, patience: int = 5):
+        super().__init__()
+        self._validation, self._warnings, self._patience = validation, told, patience
+        self._epochs, self._told = 0, False
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Count the epochs without a cell."""
+        blind = not (logs or {}).get(DETECTION_MONITOR, 0.0)
+        self._epochs = self._epochs + 1 if blind else 0
+        if self._epochs >= self._patience and not self._told:
+            self._told = True
+            what = "no cell at all" if not self._validation.num_found else "no cell that is there"
+            self._warnings.say(
+                f"Collapse: up to epoch {epoch + 1} the network has found {what} in the validation images for "
+                f"{self._epochs} epochs. Its scores mean nothing. Compare model.anchor_sizes with the cells' diameters "
+                "(report, data), try a learning rate 10 times lower (train.learning_rate) or train.clip_norm: 1, and "
+                "look at preview.png: labels that do not belong to the images teach exactly this."
+            )
+        elif not blind and self._told:
+            self._warnings.say(f"The network has recovered from its collapse in epoch {epoch + 1}.")
+            self._told = False
+
+
+class CrowdWatch(keras.callbacks.Callback):
+    """Says once when patches hold more cells than a batch has room for."""
+
+    def __init__(self, batches: ObjectBatches, told: Warnings):
+        super().__init__()
+        self._batches, self._warnings, self._told = batches, told, False
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at the count so far."""
+        batches = self._batches
+        if batches.crowded and not self._told:
+            self._told = True
+            self._warnings.say(
+                f"Up to epoch {epoch + 1}, {batches.crowded} training patches held more than train.max_objects = "
+                f"{batches.max_objects} cells; the smallest of them, {batches.left_out} in all, were passed over: they "
+                "count neither as cells nor as background. Raise train.max_objects, or use a smaller train.patch. "
+                "Validation and test count every cell."
+            )
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Saves the network whenever the figure that steers training is better than ever before, whole or not at all.
+
+    On a small validation split average precision moves in steps; where it is the same, Dice decides.
+
+    Args:
+        path: Where to.
+        monitor: Name in the logs; higher is better.
+        saved: The same network in float32, to be written where the model computes in mixed precision.
+    """
+
+    def __init__(self, path: Path, *, monitor: str, saved: keras.Model | None = None):
+        super().__init__()
+        self._path, self._monitor, self._saved = path, monitor, saved
+        self._best = (-math.inf, -math.inf)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save it, if it is."""
+        logs = logs or {}
+        value = float(logs[self._monitor]), float(logs.get(MONITOR, 0.0))
+        if value <= self._best:
+            return
+        self._best = value
+        network = self.model
+        if self._saved is not None:
+            self._saved.set_weights(network.get_weights())
+            network = self._saved
+        with whole_file(self._path) as path:
+            network.save(path)
