@@ -121,7 +121,9 @@ def test_every_method_has_said_which_of_its_options_are_sizes():
             if one.kind is one.KEYWORD_ONLY and isinstance(one.default, int | float) and one.default is not False
         }
         assert POWERS[name].keys() <= numbers
-        assert numbers - POWERS[name].keys() <= {"threshold", "connectivity", "depth", "seed_threshold"}
+        assert numbers - POWERS[name].keys() <= {
+            "threshold", "connectivity", "depth", "seed_threshold", "mask_threshold", "min_visible"
+        }  # fmt: skip
 
 
 def test_the_command_zooms_and_says_so(tmp_path, capsys):
