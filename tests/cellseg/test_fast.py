@@ -1,8 +1,3 @@
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -10,9 +5,9 @@ from keras import layers
 
 from cellseg.models import fast
 from cellseg.models.unet import unet
+from tests.backends import on_backends
 
 tf = pytest.importorskip("tensorflow", reason="the kernels are TensorFlow's")
-ROOT = Path(__file__).parents[2]
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12, "bfloat16": 0.04, "float16": 5e-3}
 
 
@@ -200,27 +195,6 @@ def test_a_network_equals_its_plain_twin():
         np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)
 
 
-ELSEWHERE = """
-import numpy as np, keras
-from keras import layers, ops
-from cellseg.models import fast
-x = np.random.default_rng(0).normal(2, 3, (2, 4, 6, 3)).astype("float32")
-pair = [kind(momentum=0.9) for kind in (fast.BatchNormalization, layers.BatchNormalization)]
-for training in (True, False):
-    ours, plain = (ops.convert_to_numpy(layer(x, training=training)) for layer in pair)
-    np.testing.assert_array_equal(ours, plain)
-pair = [kind(0.5, seed=1) for kind in (fast.Dropout, layers.Dropout)]
-ours, plain = (ops.convert_to_numpy(layer(x, training=True)) for layer in pair)
-np.testing.assert_array_equal(ours, plain)
-ours, plain = (kind(x) for kind in (fast.BilinearUpsampling(), layers.UpSampling2D(interpolation="bilinear")))
-np.testing.assert_allclose(ops.convert_to_numpy(ours), ops.convert_to_numpy(plain), atol=2e-6)
-print(keras.backend.backend())
-"""
-
-
-@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.torch)])
-def test_on_other_backends_they_are_the_keras_layers(backend):
-    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == backend
+@on_backends
+def test_on_other_backends_they_are_the_keras_layers(answer_of, backend):
+    assert answer_of(backend, "layers_of_ours") == backend

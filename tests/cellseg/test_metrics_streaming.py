@@ -1,5 +1,4 @@
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from scipy.special import logit
 
 from cellseg import metrics
 from cellseg.metrics.streaming import CARRY, STREAMING
+from tests.backends import on_backends
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,26 +109,10 @@ def test_in_fit():
     assert history.history["dice"][0] == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.torch)])
-def test_on_the_other_backends(backend):
-    program = (
-        "import numpy as np\nfrom scipy.special import logit\n"
-        "from cellseg.metrics.streaming import STREAMING\nfrom tests.cellseg.test_metrics_streaming import batches\n"
-        "import keras\n"
-        f"assert keras.backend.backend() == {backend!r}\n"
-        "for name, metric in STREAMING.items():\n"
-        "    metric = metric(threshold=0.3)\n"
-        "    for truth, probability, weight in batches():\n"
-        "        metric.update_state(truth, logit(probability), weight)\n"
-        "    print(float(metric.result()))\n"
-    )
-    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=environment, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    expected = [offline(name, 0.3) for name in STREAMING]
-    assert [float(line) for line in done.stdout.split()] == pytest.approx(expected, abs=1e-6)
+@on_backends
+def test_on_the_other_backends(answer_of, backend):
+    expected = {name: offline(name, 0.3) for name in STREAMING}
+    assert answer_of(backend, "streaming_measures") == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_measures_import_no_keras():

@@ -1,6 +1,5 @@
 import os
 import shutil
-import subprocess
 import sys
 import urllib.error
 from pathlib import Path
@@ -14,9 +13,7 @@ from keras.src.utils import file_utils
 from cellseg.models import pretrained as room
 from cellseg.models.pretrained import fixed_shape, output_size, pretrained
 from pipelines.errors import InputError
-
-ROOT = Path(__file__).parents[2]
-NO_OPTIMISATION = "--xla_backend_optimization_level=0"  # compiling takes a quarter of the time
+from tests.backends import on_backends
 
 
 def random(shape=(None, None, 3), **options):
@@ -219,22 +216,6 @@ def test_a_saved_network_holds_nothing_of_the_library(tmp_path, options):
     np.testing.assert_array_equal(network.predict_on_batch(x), back.predict_on_batch(x))
 
 
-def test_a_fresh_process_loads_it_without_the_library(tmp_path):
-    network = smallest(backbone="efficientnetb0")
-    assert "BilinearUpsampling" in {type(layer).__name__ for layer in network.layers}
-    network.save(tmp_path / "model.keras")
-    x = images(1, 48, 48, 1)
-    np.save(tmp_path / "x.npy", x)
-    program = (
-        "import keras, numpy, sys, cellseg.models.pretrained\n"
-        "network = keras.saving.load_model('model.keras')\n"
-        "numpy.save('y.npy', network.predict_on_batch(numpy.load('x.npy')))\n"
-        "sys.exit('segmentation_models' in sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True)
-    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), network.predict_on_batch(x), rtol=1e-5)
-
-
 def test_resnext_groups_and_inception_residuals_are_layers_of_ours():
     x = images(2, 3, 4, 6)
     lambdas = room._MendedLayers(0.0).Lambda
@@ -310,22 +291,6 @@ def test_it_learns_one_patch():
     assert network.get_layer("conv0").trainable and np.isfinite(network.predict_on_batch(x)).all()
 
 
-BACKEND_STEP = """
-import keras, numpy as np
-from tests.cellseg.test_pretrained import images, smallest
-network = smallest(backbone="resnet18")
-x = images(2, 48, 48, 1)
-network.compile("sgd", "binary_crossentropy")
-before = network.get_layer("conv0").get_weights()[0]
-network.train_on_batch(x, (x > 0.5).astype("float32"))
-print(np.abs(network.get_layer("conv0").get_weights()[0] - before).max() > 0, keras.backend.backend())
-"""
-
-
-@pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.torch)])
-def test_it_trains_on_other_backends_too(backend):
-    given = {"KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": NO_OPTIMISATION}
-    program = [sys.executable, "-c", BACKEND_STEP]
-    done = subprocess.run(program, cwd=ROOT, env={**os.environ, **given}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"True {backend}\n"
+@on_backends
+def test_it_trains_on_other_backends_too(answer_of, backend):
+    assert answer_of(backend, "step_of_pretrained") > 0

@@ -1,6 +1,12 @@
-"""The whole main job as a user runs it: real commands, real processes, a small data set of discs."""
+"""The whole main job as a user runs it, on a small data set of discs.
 
+Each command runs once as a process of its own, as does what Ctrl-C meets; what else is asked of them, in this process:
+loading TensorFlow is most of the time of a short command.
+"""
+
+import importlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +19,7 @@ import pytest
 import tifffile
 import yaml
 
+from cellseg.cli import shell
 from tests.datasets import write_pairs
 
 SHORT = ["train.epochs=3", "train.steps_per_epoch=8", "train.batch_size=2", "train.patch=32", "model.depth=2",
@@ -29,6 +36,12 @@ def succeed(name, *arguments, **options):
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "progress is quiet where stderr is no terminal"
     return done.stdout
+
+
+def here(name, *arguments):
+    """Run a command in this process; its exit status."""
+    main = importlib.import_module(f"cellseg.cli.{name}").main
+    return shell.run(main.command, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +100,18 @@ def test_predicting_and_evaluating_the_raw_images(job):
     assert scores["images"] == 12 and scores["measures"]["dice"] > 0.8
 
 
-def test_a_run_scored_again_gives_the_same_scores(job):
+def test_a_run_scored_again_gives_the_same_scores(job, capsys):
     succeed("evaluate", job / "run", "--split", "test", "--json", job / "again.json")
     again = json.loads((job / "again.json").read_text())
-    printed = succeed("evaluate", job / "run", "--split", "validation", "--measure", "dice", "seg")
+    assert here("evaluate", job / "run", "--split", "validation", "--measure", "dice", "seg") == 0
+    printed = capsys.readouterr().out
     assert printed.startswith("2 images") and "\nseg " in printed and "\niou " not in printed
     assert again["measures"] == json.loads((job / "run" / "scores.json").read_text())["test"]["measures"]
 
 
-def test_the_runs_own_experiment_trains_again(job, tmp_path):
-    succeed("train", job / "run" / "experiment.yaml", "train.epochs=1", "--out", tmp_path / "again", cwd=tmp_path)
+def test_the_runs_own_experiment_trains_again(job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert here("train", job / "run" / "experiment.yaml", "train.epochs=1", "--out", tmp_path / "again") == 0
     assert (tmp_path / "again" / "report.html").exists()
 
 
@@ -107,55 +122,58 @@ def test_the_report_is_written_again(job):
     assert len((job / "run" / "report.html").read_bytes()) == pytest.approx(len(before), rel=0.01)
 
 
-def refused(job, *arguments):
-    """cellseg-train exits 2 with one message, and no run folder is left."""
-    done = command("train", *arguments, "--out", job / "refused", cwd=job)
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert not (job / "refused").exists()
-    return done.stderr
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capfd):
+    """cellseg-train exits 2 with one message, which is returned, and no run folder is left."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        assert here("train", *arguments, "--out", tmp_path / "refused") == 2
+        told = capfd.readouterr().err
+        assert "Traceback" not in told, told
+        assert not (tmp_path / "refused").exists()
+        return told
+
+    return run
 
 
-def test_bad_configurations_are_refused_before_any_work(job):
+def test_bad_configurations_are_refused_before_any_work(job, refused):
     starter = job / "shards" / "experiment.yaml"
-    assert "unknown key 'train.epoch'. Did you mean 'epochs'?" in refused(job, starter, "train.epoch=3")
-    assert "loss.name: 'dise' is not known. Did you mean 'dice'?" in refused(job, starter, "loss={name: dise}")
-    assert "smaller than a patch of 128x128" in refused(job, starter, "train.patch=128")
-    assert "another configuration (split.seed was 0, is 7)" in refused(job, starter, "split.seed=7")
-    assert "There is no experiment file" in refused(job, job / "nothing.yaml")
+    assert "unknown key 'train.epoch'. Did you mean 'epochs'?" in refused(starter, "train.epoch=3")
+    assert "loss.name: 'dise' is not known. Did you mean 'dice'?" in refused(starter, "loss={name: dise}")
+    assert "smaller than a patch of 128x128" in refused(starter, "train.patch=128")
+    assert "another configuration (split.seed was 0, is 7)" in refused(starter, "split.seed=7")
+    assert "There is no experiment file" in refused(job / "nothing.yaml")
 
 
 @pytest.mark.parametrize(("labelled", "split"), [(0, "train"), (1, "validation")])
-def test_images_without_cells_are_refused(tmp_path, labelled, split):
+def test_images_without_cells_are_refused(tmp_path, refused, labelled, split):
     source = write_pairs(tmp_path / "raw", 10)
     for path in sorted((source / "labels").iterdir())[labelled:]:
         tifffile.imwrite(path, np.zeros((64, 64), np.uint16))
     # Seed 3 puts the first image, the only one with cells, into the training split.
-    succeed("prepare", source, "--layout", "pairs", "--format", "npz", "--seed", 3, "--out", tmp_path / "shards")
-    done = command("train", tmp_path / "shards" / "experiment.yaml", *SHORT, "--out", tmp_path / "run")
-    assert done.returncode == 2 and f"images of the {split} split hold no cell" in done.stderr
-    assert not (tmp_path / "run").exists()
+    options = ["--layout", "pairs", "--format", "npz", "--seed", 3]
+    assert here("prepare", source, *options, "--out", tmp_path / "shards") == 0
+    told = refused(tmp_path / "shards" / "experiment.yaml", *SHORT)
+    assert f"images of the {split} split hold no cell" in told
 
 
-def test_an_existing_run_is_kept(job):
-    done = command("train", job / "shards" / "experiment.yaml", "--out", job / "run")
-    assert done.returncode == 2 and "exists already" in done.stderr
+def test_an_existing_run_is_kept(job, capsys):
+    assert here("train", job / "shards" / "experiment.yaml", "--out", job / "run") == 2
+    assert "exists already" in capsys.readouterr().err
     assert (job / "run" / "model.keras").exists()
 
 
-def test_a_flipped_byte_stops_training_before_it_starts(job, tmp_path):
-    import shutil
-
+def test_a_flipped_byte_stops_training_before_it_starts(job, tmp_path, refused):
     shards = shutil.copytree(job / "shards", tmp_path / "shards")
     path = next(shards.glob("train-*"))
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
     path.write_bytes(data)
-    done = command("train", shards / "experiment.yaml", *SHORT, "--out", tmp_path / "run")
-    assert done.returncode == 2 and f"{path.name} is damaged" in done.stderr
-    assert not (tmp_path / "run").exists()
+    assert f"{path.name} is damaged" in refused(shards / "experiment.yaml", *SHORT)
 
 
-def test_ctrl_c_leaves_nothing_that_looks_finished(job, tmp_path):
+def test_ctrl_c_leaves_nothing_that_looks_finished(job, tmp_path, capsys):
     script = Path(sys.executable).with_name("cellseg-train")
     short = [*SHORT, "train.epochs=1000", "train.early_stopping=1000"]
     process = subprocess.Popen(
@@ -175,5 +193,5 @@ def test_ctrl_c_leaves_nothing_that_looks_finished(job, tmp_path):
     assert process.returncode == 130, printed
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert not left & {"model.keras", "scores.json", "threshold.json", "report.html", "history.csv"}
-    done = command("predict", tmp_path / "run", job / "raw" / "images", "--out", tmp_path / "labels")
-    assert done.returncode == 2 and "its training has not finished" in done.stderr
+    assert here("predict", tmp_path / "run", job / "raw" / "images", "--out", tmp_path / "labels") == 2
+    assert "its training has not finished" in capsys.readouterr().err

@@ -1,10 +1,7 @@
 """The commands of the README, as they stand there, on the embedded data or on data of the same layout."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,14 +26,6 @@ def block_with(text, language="sh"):
     return found
 
 
-def run(block, folder, **variables):
-    """Run a block in `folder` with the project's commands on the path; the first command that fails is named."""
-    environment = {**os.environ, **variables, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-ec", block], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def own_images(tmp_path_factory):
     """A person's folder of images: eight of the embedded nuclei."""
@@ -46,9 +35,9 @@ def own_images(tmp_path_factory):
         (folder / "my-cells" / sub).mkdir(parents=True)
         for path in sorted((nuclei / sub).glob("*.tif"))[:8]:
             shutil.copy(path, folder / "my-cells" / sub)
-    block = re.sub(r"(cellseg-train \S+)", rf"\1 {SHORT}", block_with("cellseg-prepare my-cells"))
+    block = block_with("cellseg-prepare my-cells")
     assert block.count("cellseg-") == 4
-    run(block, folder)
+    commands.run(block, folder, also=SHORT)
     return folder
 
 
@@ -91,13 +80,14 @@ def test_python(own_images, monkeypatch):
     assert names["result"].labels.shape == names["result"].probability.shape == image.shape
 
 
-def test_the_pancreatic_experiment(tmp_path):
+def test_the_pancreatic_experiment(tmp_path, monkeypatch):
     write_ctc(tmp_path / "data" / "PhC-C2DL-PSC", 20)
     blocks_ = block_with("experiments/pancreatic.yaml").splitlines()
     (train,) = [line for line in blocks_ if line.startswith("cellseg-train")]
     frames = "split.train=0-8 split.validation=14-14 split.test=19-19"
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("data"))
-    run(f"{train} {SHORT} {frames} split.gap=4", tmp_path, CELLSEG_DATA=str(tmp_path / "data"))
+    monkeypatch.setenv("CELLSEG_DATA", str(tmp_path / "data"))
+    commands.run(train, tmp_path, also=f"{SHORT} {frames} split.gap=4")
     assert (tmp_path / "runs" / "pancreatic" / "report.html").exists()
     assert any(line.startswith("tensorboard --logdir runs/pancreatic/tensorboard") for line in blocks_)
     assert (tmp_path / "runs" / "pancreatic" / "tensorboard").is_dir()

@@ -7,7 +7,7 @@ from pipelines.weight_maps import border
 from tests.datasets import write_shards
 
 
-def test_a_row_for_each_patch(tmp_path):
+def test_a_row_for_each_patch(tmp_path, sharp_previews):
     reader = ShardReader(write_shards(tmp_path, 6))
     batches = Batches(reader, patch=84, output=64, batch_size=1, weight_map=border, target="foreground_border")
     heights = []

@@ -7,6 +7,8 @@ from pipelines.preview import COLOURS, contact_sheet, displayed, outline, resize
 from pipelines.sample import Sample
 from tests.cells import empty, one_cell, two_touching
 
+pytestmark = pytest.mark.usefixtures("sharp_previews")
+
 
 def sample(name="a", *, size=(40, 60), channels=1, dtype=np.uint8, labels=None):
     ramp = np.linspace(0, 200, size[0] * size[1] * channels).reshape(*size, channels).astype(dtype)
