@@ -14,7 +14,7 @@ demo: $(READY)
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not torch'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not torch'
 
 # PyTorch's wheels weigh gigabytes on most machines, so what needs them stands apart.
 test-torch: $(BENCHED)

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellseg import callbacks, training
+from cellseg import callbacks, training, training_parts
 from cellseg import experiment as experiments
 from cellseg.inference import Tiling
 from cellseg.losses import TverskyBCE
@@ -341,8 +341,8 @@ def test_a_target_with_insides_brings_its_loss(tmp_path, target):
 
 def test_what_learns_from_enlarged_cells_is_judged_by_enlarged_images(tmp_path, monkeypatch):
     zooms = []
-    made = training.Predictor
-    monkeypatch.setattr(training, "Predictor", lambda *a, **b: (zooms.append(tuple(b["zoom"])), made(*a, **b))[1])
+    made = training_parts.Predictor
+    monkeypatch.setattr(training_parts, "Predictor", lambda *a, **b: (zooms.append(tuple(b["zoom"])), made(*a, **b))[1])
     for place, zoom in enumerate((2, [1, 1.5])):
         (tmp_path / str(place)).mkdir()
         fit(tmp_path / str(place), experiment(model=SMALL, inference={"zoom": zoom}, train={**QUICK, "epochs": 1}))
