@@ -3,15 +3,18 @@
 The Keras model is read in `cellseg.runs`; what is done with a network's answers lives in `cellseg.inference`.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +155,24 @@ def _converted(network: Any, shape: tuple[int, ...]) -> tuple[bytes, bytes]:
         path = Path(folder) / GRAPH
         signature = [keras.InputSpec(shape=shape, dtype="float32")]
         try:
-            network.export(str(path), format="openvino", verbose=False, input_signature=signature)
+            with _logging_as_it_was():
+                network.export(str(path), format="openvino", verbose=False, input_signature=signature)
             return path.read_bytes(), path.with_name(WEIGHTS).read_bytes()
         except Exception as error:  # converters fail in ways of every kind, and Keras can do without them
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise _NoExportError(f"OpenVINO {_version()} cannot convert the network ({lines[0]}).") from error
+
+
+@contextlib.contextmanager
+def _logging_as_it_was() -> Iterator[None]:
+    """OpenVINO's converter silences the log of the whole process, the caller's and other libraries' with it."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, list(root.filters), list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters[:], root.handlers[:] = filters, handlers
 
 
 def _compiled(graph: bytes, weights: bytes) -> Any:

@@ -1,4 +1,5 @@
 import json
+import logging
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -191,8 +192,11 @@ def test_a_network_that_cannot_be_converted_is_left_to_keras(tmp_path):
     path = bright_pixels_run(tmp_path)
     inputs = layers.Input((None, None, 1))
     keras.Model(inputs, Sorted()(inputs)).save(path / runs.MODEL)
+    root = logging.getLogger()
+    before = root.level, list(root.filters), list(root.handlers)
     with pytest.warns(export.ExportWarning, match=r"OpenVINO .* cannot convert the network \(.*Keras predicts instead"):
         assert isinstance(network_in(path), keras.Model)
+    assert (root.level, root.filters, root.handlers) == before  # the converter would silence everybody
     set_engine(path, "openvino")
     with pytest.raises(InputError, match=r"cannot convert the network .*Set inference.engine to auto or keras"):
         network_in(path)
