@@ -4,9 +4,14 @@ import fcntl
 import json
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from pipelines import patch_sheet, preview
 from tests import backends
+
+# The same examples everywhere, and no opinion on how fast a machine is that others use, too.
+settings.register_profile("cellseg", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cellseg")
 
 COARSE = 30  # dots an inch; drawing at 150 takes three quarters of the time of a small preparation
 
