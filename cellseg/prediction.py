@@ -23,8 +23,9 @@ from cellseg.results import CELLS, SUFFIXES, Options, check_targets, find_inputs
 from cellseg.runs import Run
 from cellseg.streaming import default_memory, predict_streamed, whole_bytes
 from cellseg.views import Helpers
-from pipelines.cluster import connected
+from pipelines.cluster import connected, on_all_workers
 from pipelines.errors import InputError, InterruptionError
+from pipelines.files import remove_leftovers
 from pipelines.prepare import Progress
 from pipelines.rasters import open_raster
 
@@ -98,6 +99,7 @@ def predict_files(
     if options.resume:
         files = missing(targets, options, say)
     check_writable(out)
+    remove_leftovers(out)
     judge = Judge(read[0], options, say)
     if files:
         for text in magnified:
@@ -138,6 +140,8 @@ def _outcomes(
                     yield _streamed(loaded, file, targets[file].absolute(), options, memory, say, helpers)
             elif client and job:
                 yield from cluster.predicted(client, group, targets, job)
+                for folder in {target.absolute().parent for target in targets.values()}:
+                    on_all_workers(client, remove_leftovers, folder)  # of those that were killed
             elif way is Way.ALONE:
                 for file in group:
                     yield from _in_turn(loaded, [file], targets, options)

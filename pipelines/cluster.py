@@ -117,6 +117,11 @@ def spread(
             client.cancel([future for _, future in under_way])
 
 
+def on_all_workers(client: "Client", function: Callable[[Any], object], item: object) -> None:
+    """`function` of an item once on each worker that is there; one that goes meanwhile is passed over."""
+    client.run(function, item, on_error="ignore")
+
+
 class _Room:
     """How many items may be under way: workers come and go."""
 

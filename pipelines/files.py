@@ -7,18 +7,24 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import socket
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.errors import InputError, InterruptionError
 
 PARTIAL = ".partial"
+_LEFTOVER = re.compile(rf"\..*{re.escape(PARTIAL)}-(?P<host>[0-9a-f]{{8}})-(?P<process>\d+)(\.[^.]*)?")
 
 
 @contextlib.contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success move it to `path`, on any error remove it.
+
+    A killed process leaves its temporary file behind; `remove_leftovers` knows those.
 
     Args:
         path: Final name. Its folder is created if missing; an existing file is replaced in one step.
@@ -28,13 +34,46 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}{PARTIAL}-{os.getpid()}{path.suffix}")
+    temporary = temporary_name(path, os.getpid())
     try:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path, process: int) -> Path:
+    """The name under which a process of this machine writes what becomes `path`."""
+    return path.with_name(f".{path.stem}{PARTIAL}-{_host()}-{process}{path.suffix}")
+
+
+def remove_leftovers(folder: Path | str) -> None:
+    """Remove what processes of this machine that live no more have left of `whole_file` in a folder, if it is there.
+
+    Files of living processes and of other machines stay.
+    """
+    host = _host()
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            known = _LEFTOVER.fullmatch(entry.name)
+            if known and known["host"] == host and not _lives(int(known["process"])):
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """A short name of this machine: on a shared file system process numbers alone would mean two."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # somebody else's; no number of a process
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -50,9 +50,10 @@ class Cluster:
             return len(client.nthreads())
 
     def kill(self, name):
-        """SIGKILL: the worker says no good-bye."""
+        """SIGKILL: the worker says no good-bye. Gives the number that its process had."""
         self._processes[name].kill()
         self._processes[name].wait()
+        return self._processes[name].pid
 
     def close(self):
         for process in self._processes.values():

@@ -1,5 +1,7 @@
 import errno
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from cellseg.cli import predict, shell
 from cellseg.evaluation import evaluate_folders
 from cellseg.prediction import Options, predict_files
 from pipelines.errors import InputError
+from pipelines.files import temporary_name
 from pipelines.images import write_labels
 from pipelines.rasters import open_raster
 from tests.datasets import discs
@@ -270,7 +273,9 @@ def test_resume_predicts_what_is_missing_alone(tmp_path, run, monkeypatch):
     assert sorted(p.name for p in out.iterdir()) == there
     (out / "c.tif").unlink()
     (out / "b_probability.tif").write_bytes(b"stale")
-    (out / ".c.partial-1.tif").write_bytes(b"half")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    temporary_name(out / "c.tif", dead.pid).write_bytes(b"half")
     before = (out / "a.tif").stat().st_mtime_ns
     said = []
     options = Options(probability="uint8", resume=True)
@@ -280,6 +285,7 @@ def test_resume_predicts_what_is_missing_alone(tmp_path, run, monkeypatch):
     for seed, name in enumerate("abc"):
         np.testing.assert_array_equal(tifffile.imread(out / f"{name}.tif") > 0, discs(seed) > 0)
         assert tifffile.imread(out / f"{name}_probability.tif").dtype == np.uint8
+    assert sorted(p.name for p in out.iterdir()) == sorted([*there, "b.tif"])
 
 
 def test_resume_with_nothing_left_does_not_load_the_network(tmp_path, run):

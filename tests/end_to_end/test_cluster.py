@@ -9,6 +9,7 @@ from cellseg.cli import predict, prepare, shell
 from cellseg.prediction import Options, predict_files
 from pipelines import cluster as clusters
 from pipelines.errors import InputError, InterruptionError
+from pipelines.files import temporary_name
 from pipelines.prepare import prepare as prepare_shards
 from tests.clusters import cluster, until
 from tests.datasets import config, discs, write_pairs
@@ -20,17 +21,22 @@ def contents(folder):
 
 
 class KillMidway:
-    """Passes things on, and kills a busy worker when the first two have come; `killed` says what it had in hand."""
+    """Passes things on, and kills a busy worker when the first two have come; `killed` says what it had in hand.
 
-    def __init__(self, made):
-        self.made, self.killed = made, {}
+    In the folder `written` it leaves what a worker leaves that is killed while it writes `half.tif`.
+    """
+
+    def __init__(self, made, written=None):
+        self.made, self.written, self.killed = made, written, {}
 
     def __call__(self, items, total=None):
         for number, item in enumerate(items):
             if number == 2:
                 busy = self.made.busy()
                 name = max(busy, key=busy.get)
-                self.made.kill(name)
+                process = self.made.kill(name)
+                if self.written:
+                    temporary_name(self.written / "half.tif", process).write_bytes(b"ha")
                 self.killed = {name: busy[name]}
             yield item
 
@@ -52,7 +58,7 @@ def test_predicting_with_workers_killed_midway_is_predicting_here(tmp_path, monk
     predict_files(run, [images.relative_to(tmp_path)], here, **options)
     with cluster(tmp_path / "cluster", "one", "two", "three") as made:
         until(lambda: made.num_workers() == 3)
-        between_files, between_parts = KillMidway(made), KillMidway(made)
+        between_files, between_parts = KillMidway(made, there), KillMidway(made)
         answered = prediction.cluster.answered
         monkeypatch.setattr(
             prediction.cluster, "answered", lambda client, parts, job: between_parts(answered(client, parts, job=job))

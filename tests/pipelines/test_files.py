@@ -1,11 +1,13 @@
 """Files and folders that appear whole or not at all."""
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.files import check_free, sha256, whole_file, whole_folder
+from pipelines.files import check_free, remove_leftovers, sha256, whole_file, whole_folder
 
 
 def names(folder):
@@ -29,6 +31,34 @@ def test_whole_file_keeps_the_old_one_when_writing_fails(tmp_path, error):
         raise error
     assert (tmp_path / "a.txt").read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_leftovers_of_killed_processes_alone_are_removed(tmp_path, monkeypatch):
+    killed = (
+        "import os, signal, sys\n"
+        "from pipelines.files import whole_file\n"
+        "with whole_file(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "a.b.tif")], check=False)
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "no suffix")], check=False)
+    left = names(tmp_path)
+    assert [name.partition("-")[0] for name in left] == [".a.b.partial", ".no suffix.partial"]
+    for name in ("a.tif", ".hidden", ".partial", ".c.partial-1.tif", ".work.partial"):
+        (tmp_path / name).write_text("somebody's")
+    monkeypatch.setattr("socket.gethostname", lambda: "another machine")
+    remove_leftovers(tmp_path)
+    assert set(left) < set(names(tmp_path))
+    monkeypatch.undo()
+    with whole_file(tmp_path / "d.tif") as alive:
+        alive.write_text("half")
+        remove_leftovers(tmp_path)
+        assert alive.exists()
+    assert names(tmp_path) == sorted(["a.tif", ".hidden", ".partial", ".c.partial-1.tif", ".work.partial", "d.tif"])
+    (tmp_path / f".e.partial-{left[0].split('-')[1]}-{2**70}.tif").write_text("no process")
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "not there")
 
 
 def test_whole_folder_appears_under_its_name(tmp_path):
