@@ -1,0 +1,197 @@
+"""Run list: the runs below a folder, what state they are in, what two of them have different, and removing them.
+
+Runs are ranked against each other, and against published methods, in `cellseg.comparison`.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cellseg import reproduction, runs
+from pipelines.errors import InputError
+
+FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
+SPLITS = ("test", "validation")
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run as far as its small files tell; nothing is loaded, and a damaged one is listed, too.
+
+    Args:
+        folder: The run folder.
+        state: FINISHED, UNFINISHED (its training was interrupted or goes on) or DAMAGED.
+        date: When its training began, "2026-11-21 22:10", or "".
+        minutes: Of training; None while it is not known.
+        epochs: That are in its history.
+        scores: Split -> measure -> pooled score.
+        experiment: Content of its `experiment.yaml`.
+    """
+
+    folder: Path
+    state: str
+    date: str
+    minutes: float | None
+    epochs: int
+    scores: Mapping[str, Mapping[str, float | None]]
+    experiment: Mapping[str, Any]
+
+    def score(self, measure: str, split: str = "test") -> float | None:
+        """A pooled score; None without one."""
+        return self.scores.get(split, {}).get(measure)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run, finished or not: folders of shards and of searches have no `environment.txt`."""
+    return (folder / runs.ENVIRONMENT).is_file() and (folder / runs.EXPERIMENT).is_file()
+
+
+def find(folders: Iterable[Path]) -> list[Path]:
+    """The run folders among and below some folders, in their order; below a run none is looked for.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        InputError: no run is there.
+    """
+    found: list[Path] = []
+    asked = list(folders)
+    for folder in asked:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {folder}. Give a folder that holds runs, or run folders.")
+        for place, inside, _ in os.walk(folder):
+            path = Path(place)
+            if is_run(path):
+                found.append(path)
+                inside.clear()
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+    if not found:
+        listed = ", ".join(map(str, asked))
+        raise InputError(
+            f"There are no runs in {listed}: no folder there holds {runs.EXPERIMENT} and {runs.ENVIRONMENT}. Train one "
+            "with cellseg-train, or give the folder that --out named."
+        )
+    return list(dict.fromkeys(found))
+
+
+def look_at(folder: Path) -> Listed:
+    """What there is to say of a run.
+
+    Raises:
+        InputError: it is no run folder.
+    """
+    if not is_run(folder):
+        raise InputError(
+            f"{folder} is no run folder: {runs.EXPERIMENT} and {runs.ENVIRONMENT} were looked for in it. Give a folder "
+            "that cellseg-train wrote."
+        )
+    data, scores = _mapping(folder / runs.DATA), _mapping(folder / runs.SCORES)
+    whole = all((folder / name).is_file() for name in (runs.MODEL, runs.THRESHOLD, runs.SCORES))
+    unfinished = (folder / runs.BACKUP).is_dir()
+    pooled = {split: scores[split].get("measures", {}) for split in SPLITS if isinstance(scores.get(split), dict)}
+    return Listed(
+        folder,
+        UNFINISHED if unfinished else FINISHED if whole and pooled else DAMAGED,
+        reproduction.facts(folder).get("date", "")[:16],
+        data.get("training_minutes"),
+        _epochs(folder),
+        pooled,
+        _mapping(folder / runs.EXPERIMENT),
+    )
+
+
+def sort_by_score(listed: Sequence[Listed], measure: str) -> list[Listed]:
+    """Best first by the test score, or where there is none the validation score; runs without one come last.
+
+    Raises:
+        InputError: an unknown measure.
+    """
+    from cellseg.metrics import IMAGE_METRICS, check_measures
+
+    check_measures([measure])
+    sign = -1 if IMAGE_METRICS[measure].higher_is_better else 1
+
+    def order(one: Listed) -> tuple:
+        value = next((one.score(measure, split) for split in SPLITS if one.score(measure, split) is not None), None)
+        return value is None, sign * (value or 0.0)
+
+    return sorted(listed, key=order)
+
+
+def different_keys(listed: Sequence[Listed]) -> dict[str, list[Any]]:
+    """Key of the experiment -> its value in each run, for the keys that are not the same in all; None = not there."""
+    return _different([_flat(one.experiment) for one in listed])
+
+
+def different_surroundings(listed: Sequence[Listed]) -> dict[str, list[Any]]:
+    """What else is not the same: code, packages, processor, checksum of the shards."""
+    names = ("git", "cellseg", "python", "processor", "backend", *runs.PACKAGES)
+    every = []
+    for one in listed:
+        known = reproduction.facts(one.folder)
+        shards = reproduction.digest(_mapping(one.folder / runs.DATA))
+        every.append({name: known[name] for name in names if name in known} | {"shards (SHA-256)": shards})
+    return _different(every)
+
+
+def all_scores(listed: Sequence[Listed]) -> dict[str, list[float | None]]:
+    """ "test dice" -> the score of each run; None where a run has none."""
+    names = dict.fromkeys(
+        (split, measure) for split in SPLITS for one in listed for measure in one.scores.get(split, {})
+    )
+    return {f"{split} {measure}": [one.score(measure, split) for one in listed] for split, measure in names}
+
+
+def remove(folders: Sequence[Path]) -> None:
+    """Delete run folders. Raises InputError, before any is deleted, if one is no run."""
+    for folder in folders:
+        look_at(folder)
+    for folder in folders:
+        # First out of sight: what a kill leaves half-deleted must not look like a run.
+        aside = folder.with_name(f".{folder.name}.removed-{os.getpid()}")
+        os.replace(folder, aside)
+        shutil.rmtree(aside)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _different(every: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for one in every for name in one)
+    rows = {name: [one.get(name) for one in every] for name in names}
+    return {name: values for name, values in rows.items() if any(value != values[0] for value in values)}
+
+
+def _flat(content: Any, above: str = "") -> dict[str, Any]:
+    """Dotted key -> value; entries of a list by their number."""
+    if isinstance(content, Mapping):
+        pairs: list[tuple[Any, Any]] = list(content.items())
+    elif isinstance(content, list) and any(isinstance(one, Mapping | list) for one in content):
+        pairs = list(enumerate(content))
+    else:
+        return {above: content}
+    return {key: value for name, one in pairs for key, value in _flat(one, f"{above}.{name}".lstrip(".")).items()}
+
+
+def _mapping(path: Path) -> dict:
+    """Content of a JSON or YAML file; {} where it is missing or damaged."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _epochs(folder: Path) -> int:
+    history = next(
+        (path for path in (folder / runs.HISTORY, folder / runs.BACKUP / runs.HISTORY) if path.is_file()), None
+    )
+    return 0 if history is None else max(len(history.read_text(encoding="utf-8").splitlines()) - 1, 0)
