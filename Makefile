@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 BENCHED := .venv/.bench
 
-.PHONY: demo test test-torch bench lint format clean setup
+.PHONY: demo test test-torch test-workers bench lint format clean setup
 
 demo: $(READY)
 	@CELLSEG_DATA=experiments/data $(BIN)/cellseg-train experiments/demo.yaml --overwrite --out runs/demo
@@ -14,14 +14,18 @@ demo: $(READY)
 	@echo "Report: $(CURDIR)/runs/demo/report.html"
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not torch'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not torch and not workers'
 
 # PyTorch's wheels weigh gigabytes on most machines, so what needs them stands apart.
 test-torch: $(BENCHED)
 	$(BIN)/python -m pytest -m torch
 
+# Trainings on several machines, played by processes; what kills them, and logical devices, takes longer than it tells.
+test-workers: $(READY)
+	$(BIN)/python -m pytest -m workers
+
 bench: $(BENCHED)
-	for script in reproducibility weight_map shards input_pipeline prepare_memory networks train_step fit_overhead measures ctc_measures predict measuring tracking mask_rcnn; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in reproducibility weight_map shards input_pipeline prepare_memory networks train_step fit_overhead dashboard measures ctc_measures predict measuring tracking mask_rcnn; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,13 +1,14 @@
-"""Callbacks: what watches a training, judges it on whole validation images, and says loudly when it goes wrong.
+"""Callbacks: what judges a training on whole validation images, keeps its best weights and shows how it goes.
 
-The training itself is set up in `cellseg.training`.
+What says loudly that it goes wrong lives in `cellseg.guards`; the training itself is set up in `cellseg.training`.
 """
 
+import csv
 import math
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,6 +19,10 @@ from pipelines.errors import InputError
 
 MONITOR = "val_dice"
 CLASS_MONITOR = "val_class_dice"
+
+
+class NotFiniteError(InputError):
+    """The loss, the weights or the answers of a network are NaN or infinite."""
 
 
 @dataclass
@@ -69,21 +74,25 @@ class WholeImageValidation(keras.callbacks.Callback):
         self._foreground, self._num_classes = foreground or answers.foreground, num_classes
         self.monitor = CLASS_MONITOR if num_classes else MONITOR
         self.curve = ThresholdCurve()
+        self.curves: list[ThresholdCurve] = []  # of the single images
         self.examples: list[tuple[ValidationImage, np.ndarray]] = []
 
     def on_epoch_end(self, epoch, logs=None):
         """Judge the current weights."""
-        self.curve, self.examples = ThresholdCurve(), []
+        self.curve, self.curves, self.examples = ThresholdCurve(), [], []
         confusion = np.zeros((self._num_classes + 1, self._num_classes + 1))
         for image in self._images():
             answer = self._probability(image)
             if np.isnan(answer).any():
-                raise InputError(
+                raise NotFiniteError(
                     f"The network answers NaN after epoch {epoch + 1}: its weights have blown up. Lower "
                     "train.learning_rate, or look for images with extreme values."
                 )
             probability = self._foreground(answer)
-            self.curve.add(image.mask, probability, image.ignore)
+            one = ThresholdCurve()
+            one.add(image.mask, probability, image.ignore)
+            self.curve.join(one)
+            self.curves.append(one)
             confusion += self._confusion(image, answer)
             if len(self.examples) < self._examples:
                 self.examples.append((image, probability))
@@ -121,81 +130,102 @@ class Warnings:
         print(f"\nWARNING: {message}\n", file=sys.stderr, flush=True)
 
 
-class CollapseGuard(keras.callbacks.Callback):
-    """Says loudly when the network answers (almost) nothing, or everything, for several epochs.
-
-    Nothing: at threshold 0.5 less than `share` of the true foreground is drawn. Everything: less than `share` of the
-    true background is left. Constant: no threshold does better than calling every pixel foreground.
+class Position(keras.callbacks.Callback):
+    """Where the training stands; comes first of all.
 
     Args:
-        validation: Holds this epoch's curve.
-        warnings: Where to say it.
-        patience: Epochs in a row.
-        share: See above.
+        steps: Steps of an epoch.
     """
 
-    def __init__(self, validation: WholeImageValidation, warnings: Warnings, *, patience: int = 3, share: float = 0.02):
+    def __init__(self, steps: int):
         super().__init__()
-        self._validation, self._warnings = validation, warnings
-        self._patience, self._share = patience, share
-        self._epochs = 0
-        self._told = ""
+        self.steps, self.epoch, self.step = steps, 0, 0
+
+    @property
+    def total(self) -> int:
+        """Steps done since the start of the whole training."""
+        return self.epoch * self.steps + self.step
+
+    def begin(self, epoch: int, step: int) -> None:
+        """Say where `fit` will begin."""
+        self.epoch, self.step = epoch, step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """An epoch after the first of a `fit` begins with its first step."""
+        if epoch != self.epoch:
+            self.epoch, self.step = epoch, 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Count the step."""
+        self.step += 1
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Saves the network after the first epoch and after each that is better than all before.
+
+    Every one has a file of its own, so that a checkpoint's best weights are there whatever has come after it.
+
+    Args:
+        folder: For `best-EPOCH.keras`.
+        monitors: Names in the logs; higher is better. Where the first one's figure is the same, the next decides.
+        save: Given the path; None = the model's own `save`.
+
+    Attributes:
+        file: Name of the best one's file, "" before there is one.
+    """
+
+    kept = ("best", "file")
+
+    def __init__(self, folder: Path, *monitors: str, save: Callable[[Path], None] | None = None):
+        super().__init__()
+        self._folder, self._monitors, self._save = folder, monitors, save
+        self.best, self.file = [-math.inf] * len(monitors), ""
 
     def on_epoch_end(self, epoch, logs=None):
-        """Count the epochs of collapse."""
-        kind = self._kind(self._validation.curve)
-        self._epochs = self._epochs + 1 if kind else 0
-        if kind and self._epochs >= self._patience and kind != self._told:
-            self._told = kind
-            self._warnings.say(
-                f"Collapse: up to epoch {epoch + 1} the network has answered {kind} for {self._epochs} epochs. Its "
-                "scores mean nothing. Try a learning rate 10 times lower (train.learning_rate), a loss that weighs "
-                "the rarer class more (loss.foreground_weight, loss.beta), and look at preview.png: labels that do "
-                "not belong to the images teach exactly this."
-            )
-        elif not kind and self._told:
-            self._warnings.say(f"The network has recovered from its collapse in epoch {epoch + 1}.")
-            self._told = ""
+        """Save if better."""
+        values = [float(logs[name]) for name in self._monitors]
+        values = [-math.inf if math.isnan(value) else value for value in values]
+        if values > self.best or not self.file:
+            self.best, self.file = values, f"best-{epoch + 1}.keras"
+            (self._save or self.model.save)(self._folder / self.file)
 
-    def _kind(self, curve: ThresholdCurve) -> str:
-        fraction = curve.foreground_fraction
-        if math.isnan(fraction) or fraction in (0.0, 1.0):
-            return ""
-        drawn = curve.drawn_fraction[int(np.argmin(np.abs(curve.thresholds - 0.5)))]
-        trivial = 2 * fraction / (1 + fraction)  # Dice of calling every pixel foreground
-        if np.nanmax(curve.dice) <= trivial + 0.005:
-            return "the same everywhere (no threshold beats calling every pixel foreground)"
-        if drawn < self._share * fraction:
-            return "almost nothing but background"
-        if 1 - drawn < self._share * (1 - fraction):
-            return "almost everything foreground"
-        return ""
+    def tidy(self) -> None:
+        """Remove the files of earlier epochs."""
+        for path in self._folder.glob("best-*.keras"):
+            if path.name != self.file:
+                path.unlink()
 
 
-class TimeBudget(keras.callbacks.Callback):
-    """Ends training cleanly when its hours are spent, judged after each epoch with the time of the longest one."""
+class History(keras.callbacks.Callback):
+    """Appends every epoch's figures to a CSV file, which is closed again at once."""
 
-    def __init__(self, hours: float):
+    def __init__(self, path: Path):
         super().__init__()
-        self._seconds = hours * 3600
-        self._longest = 0.0
-        self._begin: float | None = None
-        self.spent = False
-
-    def on_train_begin(self, logs=None):
-        """Start the clock, in the first of several phases alone."""
-        self._epoch_begin = time.monotonic()
-        if self._begin is None:
-            self._begin = self._epoch_begin
+        self._path = path
 
     def on_epoch_end(self, epoch, logs=None):
-        """Stop if another epoch would not fit."""
-        now = time.monotonic()
-        self._longest = max(self._longest, now - self._epoch_begin)
-        self._epoch_begin = now
-        begin = now if self._begin is None else self._begin
-        if now - begin + self._longest > self._seconds:
-            self.spent = self.model.stop_training = True
+        """Write a row; the first one gets a header."""
+        row = {"epoch": epoch, **dict(sorted((logs or {}).items()))}
+        with open(self._path, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(row), lineterminator="\n")
+            if not file.tell():
+                writer.writeheader()
+            writer.writerow(row)
+
+
+class AverageWeights(keras.callbacks.SwapEMAWeights):
+    """Puts the moving average of the weights into the network between one epoch and the next."""
+
+    _ema_weights_in_model: bool
+
+    def __init__(self):
+        super().__init__(swap_on_epoch=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keras' own would give the weights up for their average in the last epoch of every `fit`."""
+        if not self._ema_weights_in_model:
+            self._swap_variables()
+            self._ema_weights_in_model = True
 
 
 class AuxiliaryWeight(keras.callbacks.Callback):
@@ -234,15 +264,21 @@ class LearningRateLog(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """One bar an epoch on stderr; silent where stderr is no terminal."""
 
-    def __init__(self, epochs: int, steps: int, *, monitor: str = MONITOR):
+    def __init__(self, epochs: int, position: Position, *, monitor: str = MONITOR):
         super().__init__()
-        self._epochs, self._steps, self._monitor = epochs, steps, monitor
+        self._epochs, self._position, self._monitor = epochs, position, monitor
 
     def on_epoch_begin(self, epoch, logs=None):
         """Open the bar."""
         from tqdm import tqdm
 
-        self._bar = tqdm(total=self._steps, desc=f"epoch {epoch + 1}/{self._epochs}", disable=None, leave=True)
+        self._bar = tqdm(
+            total=self._position.steps,
+            initial=self._position.step,
+            desc=f"epoch {epoch + 1}/{self._epochs}",
+            disable=None,
+            leave=True,
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         """Move the bar."""

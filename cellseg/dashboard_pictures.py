@@ -22,7 +22,8 @@ MISSED, EXTRA, HIT, UNKNOWN = (86, 180, 233), (255, 122, 20), (255, 255, 255), (
 INPUT_TOLD = (
     "A patch as the network gets it, after augmentation: **image**; the cells of its **truth** on it; the **target** "
     "that the network is to answer; the **weight map** from dark (0, or least) to bright, how much each pixel counts "
-    "in the loss."
+    "in the loss. Where the network finds cells one by one, the last two are its **boxes**, and white what counts for "
+    "nothing."
 )
 CURVE_TOLD = (
     "The pixels of all validation images, at each threshold of the probability: **Dice** orange, **precision** blue, "
@@ -63,15 +64,17 @@ def answer(image: ValidationImage, probability: np.ndarray, threshold: float) ->
 
 
 def patch(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A training patch with its truth, target and weight map.
+    """A training patch with its truth, target and weight map; or with boxes and ignored pixels.
 
     Args:
         arrays: Of `pipelines.dataset.Batches.example`: image (patch, patch, C) in [0, 1], labels (output, output),
-            target (output, output, K), weight_map (output, output, 1).
+            target (output, output, K), weight_map (output, output, 1); or of `pipelines.objects.ObjectBatches`.
 
     Returns:
         uint8 RGB.
     """
+    if "boxes" in arrays:
+        return _objects(arrays["image"], arrays["labels"], arrays["boxes"])
     image, labels, weights = arrays["image"], arrays["labels"], arrays["weight_map"][..., 0]
     margin = (len(image) - len(labels)) // 2
     picture = displayed(image, (0.0, 1.0))
@@ -85,6 +88,16 @@ def patch(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         f"weights {weights.min():.2g} - {weights.max():.2g}": coloured,
     }
     return _in_a_square(panels)
+
+
+def _objects(image: np.ndarray, labels: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    picture = displayed(image, (0.0, 1.0))
+    boxed = picture.copy()
+    for top, left, bottom, right in boxes[boxes.any(axis=1)].astype(int).tolist():
+        cv2.rectangle(boxed, (left, top), (right - 1, bottom - 1), EXTRA, 1)
+    truth = tinted(picture, np.maximum(labels, 0))
+    ignored = _grey((labels < 0).astype(np.float32))
+    return _in_a_square({"image": picture, "truth": truth, "boxes": boxed, "counts for nothing": ignored})
 
 
 def threshold_curve(curve: ThresholdCurve, chosen: float) -> np.ndarray:

@@ -7,13 +7,12 @@ up in `cellseg.training`.
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from cellseg import detections
-from cellseg.callbacks import MONITOR, ValidationImage, Warnings, WholeImageValidation
+from cellseg.callbacks import MONITOR, NotFiniteError, ValidationImage, Warnings, WholeImageValidation
 from cellseg.detections import Detections
 from cellseg.experiment import Experiment
 from cellseg.metrics import IMAGE_METRICS
@@ -21,7 +20,6 @@ from cellseg.networks import SPELLED, target_name
 from cellseg.predictors import ManyCellsWarning
 from cellseg.thresholds import ThresholdCurve
 from pipelines.errors import InputError
-from pipelines.files import whole_file
 from pipelines.objects import ObjectBatches
 
 DETECTION_MONITOR = "val_average_precision"
@@ -53,6 +51,11 @@ def check(experiment: Experiment) -> None:
     ):
         if given != usual:
             raise InputError(f"{key} is {given!r}, but {spelled} takes no other than {usual!r}: {why}. Leave it out.")
+    if experiment.distribution is not None:
+        raise InputError(
+            f"distribution: {spelled} trains on one device, for its regions are drawn anew in each step by one "
+            "generator. Leave the section out."
+        )
     if len(asked.zoom) != 1:
         raise InputError(
             f"inference.zoom: {spelled} looks at one size, got {asked.zoom}: cells have no mean. Name one."
@@ -92,20 +95,20 @@ class DetectionValidation(WholeImageValidation):
 
     def on_epoch_end(self, epoch, logs=None):
         """Judge the current weights."""
-        self.curve, self.examples, self.num_found = ThresholdCurve(), [], 0
+        self.curve, self.curves, self.examples, self.num_found = ThresholdCurve(), [], [], 0
         count, value = IMAGE_METRICS[MEASURE].count, IMAGE_METRICS[MEASURE].value
         counts: list = [0.0] * len(SCORES)
         pixels = np.zeros((len(SCORES), 3))  # shared, drawn and true foreground
         sure = cells = 0
         if math.isnan((logs or {}).get("loss", 0.0)):
-            raise InputError(_blown_up(epoch))
+            raise NotFiniteError(_blown_up(epoch))
         for image in self._images():
             with warnings.catch_warnings():  # an untrained network finds cells everywhere
                 warnings.simplefilter("ignore", ManyCellsWarning)
                 answer = self._found(image)
             probability = detections.probability(answer)
             if np.isnan(probability).any():
-                raise InputError(_blown_up(epoch))
+                raise NotFiniteError(_blown_up(epoch))
             self.num_found += len(answer)
             sure += int(np.count_nonzero(answer.scores >= 0.5))
             truth = image.mask.astype(np.int32) if image.labels is None else image.labels
@@ -116,7 +119,10 @@ class DetectionValidation(WholeImageValidation):
                 counts[place] = counts[place] + count(truth, labels, image.ignore)
                 inside = labels[known] > 0
                 pixels[place] += [np.sum(inside & image.mask[known]), inside.sum(), image.mask[known].sum()]
-            self.curve.add(image.mask, probability, image.ignore)
+            one = ThresholdCurve()
+            one.add(image.mask, probability, image.ignore)
+            self.curve.join(one)
+            self.curves.append(one)
             if len(self.examples) < self._examples:
                 self.examples.append((image, probability))
         values = [0.0 if math.isnan(one) else float(one) for one in map(value, counts)]
@@ -145,6 +151,8 @@ class DetectionGuard(keras.callbacks.Callback):
         patience: Epochs in a row; the first ones of a training from random weights find nothing, as a rule.
     """
 
+    kept = ("_epochs", "_told")
+
     def __init__(self, validation: DetectionValidation, told: Warnings, *, patience: int = 5):
         super().__init__()
         self._validation, self._warnings, self._patience = validation, told, patience
@@ -171,6 +179,8 @@ class DetectionGuard(keras.callbacks.Callback):
 class CrowdWatch(keras.callbacks.Callback):
     """Says once when patches hold more cells than a batch has room for."""
 
+    kept = ("_told",)
+
     def __init__(self, batches: ObjectBatches, told: Warnings):
         super().__init__()
         self._batches, self._warnings, self._told = batches, told, False
@@ -186,34 +196,3 @@ class CrowdWatch(keras.callbacks.Callback):
                 "count neither as cells nor as background. Raise train.max_objects, or use a smaller train.patch. "
                 "Validation and test count every cell."
             )
-
-
-class BestWeights(keras.callbacks.Callback):
-    """Saves the network whenever the figure that steers training is better than ever before, whole or not at all.
-
-    On a small validation split average precision moves in steps; where it is the same, Dice decides.
-
-    Args:
-        path: Where to.
-        monitor: Name in the logs; higher is better.
-        saved: The same network in float32, to be written where the model computes in mixed precision.
-    """
-
-    def __init__(self, path: Path, *, monitor: str, saved: keras.Model | None = None):
-        super().__init__()
-        self._path, self._monitor, self._saved = path, monitor, saved
-        self._best = (-math.inf, -math.inf)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save it, if it is."""
-        logs = logs or {}
-        value = float(logs[self._monitor]), float(logs.get(MONITOR, 0.0))
-        if value <= self._best:
-            return
-        self._best = value
-        network = self.model
-        if self._saved is not None:
-            self._saved.set_weights(network.get_weights())
-            network = self._saved
-        with whole_file(self._path) as path:
-            network.save(path)

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from cellseg import detecting
 from cellseg.experiment import Experiment
 from cellseg.lines import watched
 from cellseg.placement import DataParallel, Mirrored, MultiWorker, Placement
@@ -29,6 +30,8 @@ def check(experiment: Experiment) -> None:
     section = experiment.distribution
     if section is None:
         return
+    if experiment.detects:
+        detecting.check(experiment)  # before machines wait for each other
     needed, backend = BACKENDS[section.name], keras.backend.backend()
     if backend != needed:
         fitting = next((name for name, one in BACKENDS.items() if one == backend), None)

@@ -6,6 +6,7 @@ in its room's table when that part is checked, so that preparing data never impo
 
 import os
 import re
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import yaml
 
 from cellseg.boxed import find_run
 from cellseg.named import Named
-from cellseg.sections import Data, Inference, Section, Seed, Split, Train, Tuning
+from cellseg.sections import Data, Distribution, Inference, Search, Section, Seed, Split, Train, Tuning
 from pipelines.errors import InputError, nearest
 from pipelines.files import sha256
 from pipelines.sample import Item
@@ -67,9 +68,11 @@ class Experiment(Section):
     model: Named = DEFAULT_MODEL
     loss: Named = DEFAULT_LOSS
     train: Train = Train()
+    distribution: Distribution | None = None
     inference: Inference = Inference()
     instances: Named = DEFAULT_INSTANCES
     tuning: Tuning = Tuning()
+    search: Search | None = None
     folder: Path = pydantic.Field(Path(), exclude=True)
 
     @pydantic.model_validator(mode="before")
@@ -188,18 +191,29 @@ def places(source: str, folder: Path) -> list[Path]:
     return [Path(os.environ.get(DATA_ROOT, "data")) / path, folder / path]
 
 
-def read(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+def read(path: Path | str, overrides: Sequence[str] = (), *, space: Path | None = None) -> Experiment:
     """Read and check an experiment file.
 
     Args:
         path: The YAML file.
         overrides: `key=value` with dots between the levels, for example `train.epochs=1`; the value is YAML.
+        space: Another file that holds the search section, alone or as its key `search`.
 
     Raises:
         FileNotFoundError: no such file.
         InputError: not YAML, an unknown key (the message names the nearest known one), or a value that does not fit.
     """
     path = Path(path)
+    content = _load(path, "no experiment: expected keys such as name, data and train.")
+    if space is not None:
+        section = _load(space, "no search section: expected space, and broad, narrow, measure or prune.")
+        content["search"] = section.get("search", section)
+    apply_overrides(content, overrides)
+    return check({**content, "folder": path.resolve().parent}, where=str(path if space is None else space))
+
+
+def _load(path: Path, otherwise: str) -> dict:
+    """The keys of a YAML file, unchecked; `otherwise` says what a file without keys holds. Raises as `read`."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no experiment file {path}.")
     try:
@@ -207,9 +221,8 @@ def read(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no experiment: expected keys such as name, data and train.")
-    apply_overrides(content, overrides)
-    return check({**content, "folder": path.resolve().parent}, where=str(path))
+        raise InputError(f"{path} holds {otherwise}")
+    return content
 
 
 def apply_overrides(content: dict, overrides: Sequence[str]) -> None:
@@ -252,16 +265,45 @@ def _override(content: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"'{override}' is no override. Write key=value, for example train.epochs=1.")
-    *parents, last = key.split(".")
-    defaults = {"model": DEFAULT_MODEL, "loss": _default_loss(content), "instances": _default_instances(content)}
-    for parent in parents:
-        content = content.setdefault(parent, dict(defaults.get(parent, {})))
-        if not isinstance(content, dict):
-            raise InputError(f"'{override}': {parent} is a value, not a section.")
     try:
-        content[last] = yaml.load(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise InputError(f"'{override}': the value is not valid YAML: {error}") from error
+    set_key(content, key, value, where=f"'{override}'")
+
+
+def set_key(content: dict, key: str, value: Any, *, where: str) -> None:
+    """Set one key in the content of an experiment.
+
+    Args:
+        content: Is changed.
+        key: With dots between the levels; an entry of a list is named by its number from 0 (`augment.0.p`).
+        value: What YAML would have read.
+        where: Begins the message.
+
+    Raises:
+        InputError: the way to the key leads through a value, or to an entry that the list has not.
+    """
+    defaults = {"model": DEFAULT_MODEL, "loss": _default_loss(content), "instances": _default_instances(content)}
+    *parents, last = key.split(".")
+    inside: Any = content
+    for parent in parents:
+        if isinstance(inside, dict):
+            inside = inside.setdefault(parent, dict(defaults.get(parent, {})))
+        else:
+            inside = inside[_entry(inside, parent, where)]
+        if not isinstance(inside, dict | list):
+            raise InputError(f"{where}: {parent} is a value, not a section.")
+    inside[last if isinstance(inside, dict) else _entry(inside, last, where)] = value
+
+
+def _entry(entries: list, text: str, where: str) -> int:
+    if not text.isdigit() or int(text) >= len(entries):
+        raise InputError(
+            f"{where}: a list stands before '{text}', so the number of one of its {len(entries)} entries was expected, "
+            "from 0 on."
+        )
+    return int(text)
 
 
 def _detects(content: Mapping[str, Any]) -> bool:
@@ -302,4 +344,6 @@ def _section(location: Sequence[str | int]) -> Any:
     section: Any = Experiment
     for part in location:
         section = typing.get_args(section)[0] if isinstance(part, int) else section.model_fields[part].annotation
+        if types.NoneType in typing.get_args(section):  # a section that may be left out
+            section = typing.get_args(section)[0]
     return section

@@ -22,7 +22,7 @@ from cellseg.magnification import AS_IT_IS, Magnification, in_own_pixels
 from cellseg.named import check_options
 from cellseg.networks import target_name
 from cellseg.predictors import Detector, ImageWarning, LowContrastWarning, Predictor, PredictorMean, Probable
-from cellseg.runs import Run
+from cellseg.runs import Run, members_of
 from pipelines.contrast import to_channels
 from pipelines.errors import InputError
 from pipelines.sample import Sample
@@ -191,7 +191,7 @@ def load_run(folder: Path | str | Sequence[Path | str], magnification: Magnifica
     options; where all had the same validation images, `cellseg.tuning.tune_together` chooses anew.
 
     Args:
-        folder: A run folder, or a list of them.
+        folder: A run folder, or a list of them; a folder of folds (`cellseg.folds`) stands for its runs.
         magnification: Images are zoomed by it before each run sees them; of a diameter, each run has its own factor.
             Labels are made on the image's own pixels, with instance options `magnification.in_own_pixels`.
 
@@ -199,11 +199,10 @@ def load_run(folder: Path | str | Sequence[Path | str], magnification: Magnifica
         InputError: a folder that is no run, an empty list, a diameter where a run does not know its
             training's, or runs that do not answer the same question.
     """
-    if isinstance(folder, Path | str):
-        return LoadedRun(Run.read(folder), magnification)
-    if not folder:
+    folders = [folder] if isinstance(folder, Path | str) else list(folder)
+    if not folders:
         raise InputError("an ensemble needs at least one run folder, got an empty list.")
-    members = [LoadedRun(Run.read(one), magnification) for one in folder]
+    members = [LoadedRun(Run.read(one), magnification) for each in folders for one in members_of(each)]
     return members[0] if len(members) == 1 else EnsembleRun(members)
 
 

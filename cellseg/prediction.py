@@ -20,7 +20,7 @@ from cellseg.inference import LoadedRun, load_run
 from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measured_files import measure_files
 from cellseg.results import CELLS, SUFFIXES, Options, check_targets, find_inputs, missing, result_stem
-from cellseg.runs import Run
+from cellseg.runs import Run, members_of
 from cellseg.streaming import default_memory, predict_streamed, whole_bytes
 from cellseg.views import Helpers
 from pipelines.cluster import connected, on_all_workers
@@ -87,7 +87,8 @@ def predict_files(
         raise InputError("--resume keeps the results that exist and --overwrite replaces them. Pass one of them.")
     if options.measure and options.format != "tiff":
         raise InputError("--measure reads label TIFFs. Leave --format zarr out, or --measure.")
-    folders = [Path(run)] if isinstance(run, Path | str) else [Path(one) for one in run]
+    given = [run] if isinstance(run, Path | str) else run
+    folders = [Path(one) for each in given for one in members_of(each)]
     files = find_inputs(inputs)
     targets = {file: out / f"{result_stem(file)}{SUFFIXES[options.format]}" for file in files}
     read = [Run.read(folder) for folder in folders]

@@ -5,6 +5,7 @@
     environment.txt  where it ran    warnings.json   what to know     pictures.json   and pictures/
     report.html      tensorboard/    backup/         while training
     transfer.json    what train.start_from gave      errors.json      of the test split: what goes wrong where
+    reproduce.txt    how to train it again           changes.diff     what git had not committed then
     export/          the network for OpenVINO, made by `cellseg.export` when it is first needed
 
 Making these files is the work of `cellseg.workflow`; predicting with them lives in `cellseg.inference`.
@@ -33,6 +34,7 @@ from pipelines.files import check_free, whole_file
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
 ENVIRONMENT, BACKUP, TRANSFER, ERRORS = "environment.txt", "backup", "transfer.json", "errors.json"
+FOLDS = "folds.json"  # of a folder of runs that answer together, see cellseg.folds
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -87,6 +89,13 @@ class Run:
         section = {**experiment.instances, **threshold.get("instances", {})}
         experiment = experiment.model_copy(update={"instances": section})
         return cls(folder, experiment, read_json(folder, DATA), threshold)
+
+
+def members_of(folder: Path | str) -> list[Path | str]:
+    """The runs that answer together where a folder holds all folds of an experiment; else the folder alone."""
+    if not (Path(folder) / FOLDS).is_file():
+        return [folder]
+    return [Path(folder) / name for name in read_json(Path(folder), FOLDS)["runs"]]
 
 
 def load_model(path: Path):

@@ -70,6 +70,13 @@ def score_held_out(
     return Scored(scores, baselines, errors.result(), pictures, captions)
 
 
+def score_validation(
+    loaded: LoadedRun, reader: ShardReader, *, progress: Progress = lambda items, total: items
+) -> dict:
+    """{"validation": as `Scores.result`}, for runs that are to be chosen from: the test images are not looked at."""
+    return {"validation": _score_split(loaded, reader, "validation", progress)[0]}
+
+
 def score_run(
     path: Path,
     split: str = "test",

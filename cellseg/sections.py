@@ -110,6 +110,13 @@ class Phase(Section):
     plateau_factor: float | None = pydantic.Field(default=None, gt=0, lt=1)
 
 
+class Dashboard(Section):
+    """What TensorBoard shows besides figures."""
+
+    pictures: int = pydantic.Field(default=3, ge=0, le=20)  # training patches, and validation images; 0: none at all
+    histograms: bool = True
+
+
 class Train(Section):
     """How training runs."""
 
@@ -134,8 +141,11 @@ class Train(Section):
     auxiliary_decay: float | None = pydantic.Field(default=None, gt=0, le=1)
     start_from: str | None = None
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16", "auto"] = "float32"
-    max_hours: pydantic.PositiveFloat | None = None
+    max_hours: pydantic.PositiveFloat | None = None  # of training, over all sittings
+    checkpoint_minutes: pydantic.NonNegativeFloat | None = 10.0  # None: at the end of epochs alone; 0: every step
+    on_nan: Literal["stop", "restore"] = "stop"
     jit_compile: bool = False
+    dashboard: Dashboard = Dashboard()
 
     @pydantic.model_validator(mode="after")
     def _check_phases(self) -> "Train":
@@ -160,6 +170,23 @@ class Train(Section):
     def total_epochs(self) -> int:
         """Of all phases."""
         return sum(phase.epochs for phase in self.all_phases())
+
+
+class Distribution(Section):
+    """On which devices a training runs; without the section on one. See `cellseg.distribution`."""
+
+    name: Literal["mirrored", "multi_worker", "data_parallel"]
+    devices: pydantic.PositiveInt | None = None  # of one machine; None: all GPUs, else all that the backend knows
+    workers: list[str] = []  # host:port of each machine, the chief first; TF_CONFIG goes before it
+    wait_s: pydantic.PositiveFloat = 300.0  # for the other machines
+
+    @pydantic.model_validator(mode="after")
+    def _check_machines(self) -> "Distribution":
+        if self.workers and self.name != "multi_worker":
+            raise ValueError(f"workers are for name: multi_worker, and this is {self.name}; drop one")
+        if self.devices is not None and self.name == "multi_worker":
+            raise ValueError("devices are for one machine; each of several workers uses all GPUs that it sees")
+        return self
 
 
 class Inference(Section):
@@ -210,3 +237,26 @@ class Tuning(Section):
         if not isinstance(value, dict):
             return value
         return {option: values if isinstance(values, list) else [values] for option, values in value.items()}
+
+
+class Stage(Section):
+    """Trials of a search that are drawn alike."""
+
+    trials: pydantic.PositiveInt
+    overrides: dict[str, Any] = {}  # YAML keys of the experiment that are other in this stage, train.epochs for example
+
+
+class Narrow(Stage):
+    """The second stage: values near the best of the first."""
+
+    around: pydantic.PositiveInt = 3  # how many of the best
+
+
+class Search(Section):
+    """What `cellseg-search` tries; training itself does not read it."""
+
+    space: Annotated[dict[str, Named], pydantic.Field(min_length=1)]  # see cellseg.search_space.DISTRIBUTIONS
+    broad: Stage = Stage(trials=16)
+    narrow: Narrow | None = Narrow(trials=8)
+    measure: str | None = None  # of the validation images; None: what steers training, in its best epoch
+    prune: Named | None = {"name": "median"}  # see cellseg.search.PRUNERS

@@ -22,7 +22,7 @@ from cellseg.inference import load_run
 from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.prediction import Judge, check_writable
 from cellseg.results import Options, outputs
-from cellseg.runs import DATA, EXPERIMENT, MODEL, THRESHOLD, Run
+from cellseg.runs import DATA, EXPERIMENT, MODEL, THRESHOLD, Run, members_of
 from pipelines.errors import InputError, InterruptionError
 from pipelines.files import sha256, whole_file, whole_folder
 from pipelines.images import read_labels
@@ -80,7 +80,8 @@ class PredictedSeries:
 
 def read_runs(run: Path | str | Sequence[Path]) -> list[Run]:
     """The run, or the runs whose probabilities are averaged. Raises InputError; the networks are not loaded."""
-    return [Run.read(one) for one in ([run] if isinstance(run, Path | str) else run)]
+    given = [run] if isinstance(run, Path | str) else run
+    return [Run.read(one) for each in given for one in members_of(each)]
 
 
 def check_options(options: Options, what: str, others: Sequence[str] = ()) -> None:

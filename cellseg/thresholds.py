@@ -47,6 +47,18 @@ class ThresholdCurve:
         self._foreground += np.bincount(bins[truth], minlength=NUM_BINS)
         self._background += np.bincount(bins[~truth], minlength=NUM_BINS)
 
+    def without(self, other: "ThresholdCurve") -> "ThresholdCurve":
+        """The curve of the images of this one that are not in `other`, which must be part of it."""
+        rest = ThresholdCurve()
+        rest._foreground = self._foreground - other._foreground
+        rest._background = self._background - other._background
+        return rest
+
+    def join(self, other: "ThresholdCurve") -> None:
+        """Count the images of another curve, too."""
+        self._foreground += other._foreground
+        self._background += other._background
+
     @property
     def thresholds(self) -> np.ndarray:
         """The thresholds 0.005, 0.01, ..., 0.995."""
@@ -77,6 +89,11 @@ class ThresholdCurve:
         """Share of pixels drawn as foreground at each threshold."""
         total = self._foreground.sum() + self._background.sum()
         return self._counts()[1] / max(total, 1)
+
+    @property
+    def counts(self) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Hits (true foreground drawn) and drawn pixels at each threshold; true foreground and all pixels."""
+        return *self._counts(), int(self._foreground.sum() + self._background.sum())
 
     def best(self, *, split: str = "validation") -> Choice:
         """The threshold for this split: of those whose Dice is within TOLERANCE of the highest, the least biased one.

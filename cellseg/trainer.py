@@ -37,6 +37,8 @@ class Trainer(keras.Model):
         outputs = [network.get_layer(name).output for name in ("logits", *auxiliary)]
         self._logits = keras.Model(network.inputs, outputs if auxiliary else outputs[0])
         self._saved = lambda: saved  # as an attribute, its weights would count as the trainer's own
+        # All layers are built. Else `fit` takes a batch to build this one: on JAX, with threads, the first one is lost.
+        self.built = True
 
     def call(self, inputs, training=None):
         """Logits of a batch; with auxiliary classifiers a list, the network's own first."""
@@ -61,12 +63,16 @@ class Trainer(keras.Model):
 
     def save(self, filepath, overwrite=True, **options):
         """Save the network, whole or not at all."""
-        network, saved = self.network, self._saved()
-        if saved is not None:
-            saved.set_weights(network.get_weights())
-            network = saved
-        with whole_file(Path(filepath)) as path:
-            network.save(path, **options)
+        save_network(self.network, filepath, saved=self._saved(), **options)
+
+
+def save_network(network: keras.Model, filepath: Path | str, *, saved: keras.Model | None = None, **options) -> None:
+    """Save a network, whole or not at all; where `saved`, the same one in another precision, is given, as that."""
+    if saved is not None:
+        saved.set_weights(network.get_weights())
+        network = saved
+    with whole_file(Path(filepath)) as path:
+        network.save(path, **options)
 
 
 def set_l2(network: keras.Model, l2: float) -> None:

@@ -1,8 +1,10 @@
-"""Training: network, loss, optimiser and callbacks put together, and fit, phase by phase.
+"""Training: network, loss, optimiser and callbacks put together.
 
-The order of the whole job (prepare, train, tune, evaluate, report) is the business of `cellseg.workflow`.
+Fitting, phase by phase, is the work of `cellseg.fitting`; the order of the whole job (prepare, train, tune, evaluate,
+report) that of `cellseg.workflow`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +13,21 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
-from cellseg import detecting, tuning
+from cellseg import detecting, guards, tuning
+from cellseg.checkpoints import Checkpoint
 from cellseg.dashboard import Dashboard
 from cellseg.experiment import Experiment
+from cellseg.fitting import Fitting, Watchers
 from cellseg.inference import Tiling, tiling, try_instances
 from cellseg.losses import LOSSES
 from cellseg.named import build
-from cellseg.networks import answer_size, network_for, outputs_of, target_name
+from cellseg.networks import answer_size, answering, network_for, outputs_of, target_name
 from cellseg.optimizers import OPTIMIZERS, SCHEDULES
+from cellseg.placement import Placement
 from cellseg.preparation import check_sections
-from cellseg.runs import HISTORY, MODEL, Run
+from cellseg.runs import HISTORY, Run
 from cellseg.sections import Phase
-from cellseg.streams import stream
-from cellseg.trainer import Trainer, set_l2
+from cellseg.trainer import save_network, set_l2
 from cellseg.training_parts import batches_of, validation_of
 from cellseg.transfer import Transfer, start_from
 from pipelines.dataset import ShardReader
@@ -143,7 +147,11 @@ def fit(
     tensorboard: Path,
     warnings: watch.Warnings,
     saved: keras.Model | None = None,
-) -> None:
+    listen: Callable[[str], keras.callbacks.Callback] | None = None,
+    checkpoint: Checkpoint | None = None,
+    hours: float | None = None,
+    placement: Placement | None = None,
+) -> float:
     """Train a network; its best weights, judged on whole validation images, end in `work / MODEL`.
 
     Every phase begins with a fresh optimiser and, from the second on, with the best weights so far.
@@ -156,104 +164,144 @@ def fit(
         geometry: For the validation images.
         patch_output: Side of the network's answer to a training patch.
         minimum_range: From `pipelines.dataset.minimum_ranges`.
-        work: Folder for the history and the best weights so far.
+        work: Folder for the history, the best weights so far and the checkpoint.
         tensorboard: Folder for the dashboard's logs.
         warnings: Where guards speak.
         saved: The same network in float32, to be written to disk where `network` computes in mixed precision.
+        listen: Given the name in the logs of what steers training, a callback that comes last, in every phase.
+        checkpoint: Where to go on; None = begin.
+        hours: For this sitting; None = what `train.max_hours` leaves.
+        placement: Where the network was made, and trains; None = on one device.
+
+    Returns:
+        Seconds of training, over all sittings.
+
+    Raises:
+        InputError: As `cellseg.fitting.Fitting.run`.
     """
-    train = experiment.train
+    train, placement = experiment.train, placement or Placement()
     batches = batches_of(experiment, reader, output=patch_output, minimum_range=minimum_range)
     steps = train.steps_per_epoch or batches.steps_per_epoch()
-    trainer = network if objective is None else Trainer(network, objective, saved=saved)
-    validation = validation_of(experiment, reader, network, geometry=geometry, minimum_range=minimum_range)
-    lasting = _lasting_callbacks(experiment, validation, work, tensorboard, warnings, steps)
+    if objective is None:
+        trainer, judged = network, network
+        # Uncompiled, JAX would compute operation by operation, of which Mask R-CNN has thousands.
+        train = train.model_copy(update={"jit_compile": train.jit_compile or keras.backend.backend() == "jax"})
+    else:
+        trainer, judged = placement.trainer(network, objective, saved=saved), placement.judged(answering(network))
+    validation = validation_of(experiment, reader, judged, geometry=geometry, minimum_range=minimum_range)
+    dashboard = Dashboard(validation, tensorboard, experiment=experiment, example=batches.example)
+    watchers = _watchers(experiment, validation, work, dashboard, warnings, steps)
     if isinstance(validation, detecting.DetectionValidation):
-        lasting.detect(validation, batches, warnings, work / MODEL, saved)
+        keep = functools.partial(save_network, network, saved=saved)
+        _detect(watchers, validation, batches, watch.BestWeights(work, validation.monitor, watch.MONITOR, save=keep))
+    if listen is not None:
+        watchers.last.append(listen(validation.monitor))
+    with placement.running():
+        Fitting(
+            trainer,
+            network,
+            train,
+            batches,
+            watchers,
+            optimizer_for=placement.optimizer_for(optimizer_for),
+            callbacks_for=_phase_callbacks,
+            folder=work,
+            stream=placement.stream,
+            rewind=dashboard.rewind,
+        ).run(checkpoint, hours=hours)
+    placement.over()
+    return watchers.budget.seconds
+
+
+def follow(
+    experiment: Experiment,
+    reader: ShardReader,
+    network: keras.Model,
+    objective: Callable,
+    *,
+    patch_output: int,
+    minimum_range: dict[str, float],
+    placement: Placement,
+) -> None:
+    """Train as a worker that is not the chief, until that says that the training is over; arguments as of `fit`.
+
+    Raises:
+        InterruptionError: The chief has gone, or stopped with an error.
+    """
+    batches = batches_of(experiment, reader, output=patch_output, minimum_range=minimum_range)
+    trainer = placement.trainer(network, objective, saved=None)
     built = [(variable, variable.regularizer) for variable in network.trainable_variables]
-    epoch = 0
-    for number, phase in enumerate(train.all_phases()):
-        if number:
-            network.load_weights(work / MODEL)
-        for variable, regularizer in built:  # the phase before may have had an L2 of its own
+
+    def compiled(phase: Phase, steps: int) -> None:
+        for variable, regularizer in built:
             variable.regularizer = regularizer
         if phase.l2 is not None:
             set_l2(network, phase.l2)
-        # Uncompiled, JAX would compute operation by operation, of which Mask R-CNN has thousands.
-        compiled = train.jit_compile or (experiment.detects and keras.backend.backend() == "jax")
-        trainer.compile(optimizer_for(phase, steps_per_epoch=steps), jit_compile=compiled)
-        before, after = _phase_callbacks(phase, validation.monitor)
-        try:
-            history = trainer.fit(
-                stream(batches, first_step=epoch * steps),
-                initial_epoch=epoch,
-                epochs=epoch + phase.epochs,
-                steps_per_epoch=steps,
-                verbose=0,
-                shuffle=False,
-                callbacks=[*before, *lasting.first, *after, *lasting.last],
-            )
-        except Exception as error:
-            if batches.failure is not None:  # TensorFlow has wrapped it
-                raise batches.failure from error
-            raise
-        epoch = history.epoch[-1] + 1
-        if lasting.budget is not None and lasting.budget.spent:
-            break
+        trainer.compile(placement.optimizer_for(optimizer_for)(phase, steps_per_epoch=steps))
+
+    try:
+        placement.follow(trainer, compiled, lambda first: placement.stream(batches, first_step=first))
+    except Exception as error:
+        if batches.failure is not None:  # TensorFlow has wrapped it
+            raise batches.failure from error
+        raise
 
 
-class _Lasting:
-    """Callbacks that all phases share, before and after those of a phase, and the time budget among them."""
-
-    def __init__(self, first: list, last: list, budget: watch.TimeBudget | None):
-        self.first, self.last, self.budget = first, last, budget
-
-    def detect(
-        self,
-        validation: detecting.DetectionValidation,
-        batches: Any,
-        warnings: watch.Warnings,
-        path: Path,
-        saved: keras.Model | None,
-    ) -> None:
-        """The same for a network that finds cells one by one."""
-        self.first = [
-            validation,
-            detecting.DetectionGuard(validation, warnings),
-            detecting.CrowdWatch(batches, warnings),
-            detecting.BestWeights(path, monitor=validation.monitor, saved=saved),
-        ]
-
-
-def _lasting_callbacks(
+def _watchers(
     experiment: Experiment,
     validation: watch.WholeImageValidation,
     work: Path,
-    tensorboard: Path,
+    dashboard: Dashboard,
     warnings: watch.Warnings,
     steps: int,
-) -> _Lasting:
+) -> Watchers:
     train = experiment.train
     epochs = train.total_epochs()
-    budget = None if train.max_hours is None else watch.TimeBudget(train.max_hours)
+    position = watch.Position(steps)
+    best = watch.BestWeights(work, validation.monitor)
+    budget = guards.TimeBudget(train.max_hours)
+    disk = guards.DiskSpace(work)
+    divergence = guards.Divergence(warnings)
     first = [
+        position,
+        guards.FiniteLoss(position),
         watch.AuxiliaryWeight(train.auxiliary_weight, train.auxiliary_decay, epochs),
+        disk,
         validation,  # the others read what it adds to the logs
-        watch.CollapseGuard(validation, warnings),
-        keras.callbacks.ModelCheckpoint(str(work / MODEL), save_best_only=True, monitor=validation.monitor, mode="max"),
+        guards.CollapseGuard(validation, warnings),
+        guards.SmallValidation(validation, warnings),
+        divergence,
+        best,
     ]
     last = [
-        keras.callbacks.CSVLogger(str(work / HISTORY), append=True),
-        Dashboard(validation, tensorboard),
-        watch.Progress(epochs, steps, monitor=validation.monitor),
-        *([] if budget is None else [budget]),
+        watch.History(work / HISTORY),
+        dashboard,
+        watch.Progress(epochs, position, monitor=validation.monitor),
+        budget,
     ]
-    return _Lasting(first, last, budget)
+    return Watchers(first, last, position, best, budget, disk, divergence, warnings, validation.monitor)
+
+
+def _detect(
+    watchers: Watchers, validation: detecting.DetectionValidation, batches: Any, best: watch.BestWeights
+) -> None:
+    """Put in what differs for a network that finds cells one by one."""
+    others: dict[type, list] = {
+        watch.AuxiliaryWeight: [],
+        guards.CollapseGuard: [
+            detecting.DetectionGuard(validation, watchers.warnings),
+            detecting.CrowdWatch(batches, watchers.warnings),
+        ],
+        watch.BestWeights: [best],
+    }
+    watchers.first = [one for callback in watchers.first for one in others.get(type(callback), [callback])]
+    watchers.best = best
 
 
 def _phase_callbacks(phase: Phase, monitor: str) -> tuple[list, list]:
     """What a phase adds: before the validation, and after it."""
     best: dict[str, Any] = {"monitor": monitor, "mode": "max", "min_delta": 1e-4}
-    before = [] if phase.ema is None else [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)]
+    before = [] if phase.ema is None else [watch.AverageWeights()]
     rate: keras.callbacks.Callback = watch.LearningRateLog()
     if phase.schedule is None:
         rate = keras.callbacks.ReduceLROnPlateau(

@@ -59,7 +59,7 @@ def validation_of(
         # A network that learns from enlarged cells is judged by enlarged images; averaging over sizes is for later.
         zoom=experiment.inference.zoom if len(experiment.inference.zoom) == 1 else (1.0,),
     )
-    with_classes = target_name(experiment.target) == "classes"
+    with_classes, examples = target_name(experiment.target) == "classes", experiment.train.dashboard.pictures
 
     def images() -> Iterator[watch.ValidationImage]:
         for pair in reader.split("validation"):
@@ -69,7 +69,7 @@ def validation_of(
         return predictor.probability(image.image, limits=image.limits)
 
     if experiment.detects:
-        return DetectionValidation(images, answer, draw=instances_function(experiment))
+        return DetectionValidation(images, answer, draw=instances_function(experiment), examples=examples)
     return watch.WholeImageValidation(
         images,
         answer,
@@ -77,6 +77,7 @@ def validation_of(
             answers.foreground, target=target_name(experiment.target), decision=experiment.inference.decision
         ),
         num_classes=len(reader.manifest.classes) if with_classes else 0,
+        examples=examples,
     )
 
 

@@ -6,12 +6,11 @@ Each step's own work lives below: `pipelines.prepare`, `cellseg.training`, `cell
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cellseg import runs, scoring, tuning
+from cellseg import reproduction, runs, scoring, tuning
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, tiling
 from cellseg.networks import answer_size, network_for
@@ -22,6 +21,11 @@ from pipelines.dataset import ShardReader, check_patch, minimum_ranges
 from pipelines.errors import InputError
 from pipelines.prepare import Progress
 
+if TYPE_CHECKING:
+    from cellseg.callbacks import Warnings
+    from cellseg.placement import Placement
+    from cellseg.resuming import Interrupted
+
 
 def train(
     experiment: Experiment,
@@ -30,7 +34,12 @@ def train(
     overwrite: bool = False,
     progress: Progress = lambda items, total: items,
     say: Callable[[str], None] = lambda text: None,
-) -> Path:
+    listen: Callable[[str], Any] | None = None,
+    tested: bool = True,
+    placement: "Placement | None" = None,
+    interrupted: "Interrupted | None" = None,
+    hours: float | None = None,
+) -> Path | None:
     """From raw images to a scored run.
 
     Args:
@@ -39,76 +48,150 @@ def train(
         overwrite: Replace an old run, and shards of another configuration.
         progress: Wraps an iterable of known length, to draw a bar.
         say: Tells the user which step is going on.
+        listen: As in `cellseg.training.fit`; what it raises ends the training.
+        tested: False leaves the test images alone: validation scores, and neither pictures nor a report.
+        placement: Where to train; None = as the experiment's distribution section says.
+        interrupted: What the run folder holds already, to go on from; None = a new run.
+        hours: Of training, in this sitting; None = what `train.max_hours` leaves.
 
     Returns:
-        The run folder.
+        The run folder; None for a worker that is not the chief, who alone makes it.
 
     Raises:
         InputError: bad input; an old run is still there then.
     """
-    from cellseg import callbacks, training
+    from cellseg import callbacks, distribution, guards, resuming, training
 
-    runs.check(run, overwrite=overwrite, keep=(experiment.folder, experiment.shards(), *_raw(experiment)))
-    training.prepare_devices()
+    if placement is None:
+        training.prepare_devices()
+        with distribution.placed(experiment) as place:  # before TensorFlow computes anything
+            options: dict[str, Any] = {"overwrite": overwrite, "listen": listen, "tested": tested, "hours": hours}
+            options["interrupted"] = interrupted
+            return train(experiment, run, progress=progress, say=say, placement=place, **options)
+    given, checkpoint = experiment, interrupted.checkpoint if interrupted is not None else None
+    if placement.chief and interrupted is None:
+        runs.check(run, overwrite=overwrite, keep=(experiment.folder, experiment.shards(), *_raw(experiment)))
     training.check(experiment)  # before any work: a typo in the last section must not cost a preparation
     say("preparing the data")
-    prepared = ensure_shards(experiment, overwrite=overwrite, progress=progress)
+    with placement.after_chief():
+        prepared = ensure_shards(experiment, overwrite=overwrite and placement.chief, progress=progress)
     experiment = prepared.experiment
     reader = ShardReader(prepared.folder, verify=False)  # that was done a moment ago
     training.seed(experiment.seed)
     data = _data(experiment, reader)
     _check_foreground(data["statistics"])
+    if interrupted is not None:
+        interrupted.check_data(data)
     classes = data["classes"]
     prior = training.prior_of(experiment, data["statistics"]["train"], num_classes=len(classes))
     precision = training.precision_of(experiment)
     about: dict[str, Any] = {"channels": data["channels"], "prior": prior, "num_classes": len(classes)}
-    network = network_for(experiment, **about, precision=precision)
+    with placement.scope():
+        network = network_for(experiment, **about, precision=precision)
     saved = None if precision == "float32" else network_for(experiment, **about)
-    transfer = training.begin_from(experiment, network)
+    transfer = training.begin_from(experiment, network) if checkpoint is None else None
     objective, loss = training.objective_for(experiment, prior=prior)
     experiment = experiment.placed(reader.folder).model_copy(update={"loss": loss})
     patch_output = answer_size(experiment, experiment.train.patch)
     if not Augmenter(experiment.augmentation()).resizes:
         check_patch(reader.manifest.of_split("train"), patch_output)
     geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
+    sizes: dict[str, Any] = {"patch_output": patch_output, "minimum_range": data["minimum_range"]}
+    if objective is not None and not placement.chief:  # a network with a loss of its own trains on one device
+        training.follow(experiment, reader, network, objective, **sizes, placement=placement)
+        return None
 
-    with runs.replacing(run, overwrite=overwrite):
+    guards.check_disk(run, network)
+    warnings = callbacks.Warnings()
+    into = runs.replacing(run, overwrite=overwrite) if interrupted is None else resuming.continuing(run)
+    with into, resuming.locked(run):
         runs.write_text(run, runs.EXPERIMENT, experiment.to_yaml())
-        runs.write_text(run, runs.ENVIRONMENT, runs.environment())
+        if interrupted is None:
+            runs.write_text(run, runs.ENVIRONMENT, runs.environment())
+            resuming.note_given(run, given)
+        else:
+            resuming.note_again(run)
         runs.write_json(run, runs.DATA, data)
-        warnings = callbacks.Warnings()
-        for message in folding_warnings(experiment.augment, (experiment.train.patch, experiment.train.patch)):
-            warnings.say(message)
+        if interrupted is None:
+            reproduction.write_recipe(run)
+        if checkpoint is None:
+            _warn(experiment, reader, warnings)
         if transfer is not None:
             runs.write_json(run, runs.TRANSFER, transfer.as_dict())
             say(transfer.told())
         say(f"training; tensorboard --logdir {run / 'tensorboard'} shows it")
-        begin = time.monotonic()
-        training.fit(
+        seconds = training.fit(
             experiment,
             reader,
             network,
             objective,
             geometry=geometry,
-            patch_output=patch_output,
-            minimum_range=data["minimum_range"],
+            **sizes,
             work=run / runs.BACKUP,
             tensorboard=run / "tensorboard",
             warnings=warnings,
             saved=saved,
+            listen=listen,
+            placement=placement,
+            checkpoint=checkpoint,
+            hours=hours,
         )
-        data["training_minutes"] = round((time.monotonic() - begin) / 60, 2)
+        data["training_minutes"] = round(seconds / 60, 2)
         runs.write_json(run, runs.DATA, data)
         runs.write_json(run, runs.WARNINGS, warnings.messages)
         for name in (runs.HISTORY, runs.MODEL):
-            os.replace(run / runs.BACKUP / name, run / name)
+            if (run / runs.BACKUP / name).is_file():  # else it was moved before an interruption
+                os.replace(run / runs.BACKUP / name, run / name)
         say("tuning the threshold on the validation images")
         loaded = tune(run, reader, progress=progress, say=say)
-        say("scoring the held-out images")
-        scoring.score_held_out(loaded, reader, progress=progress).write(run)
+        if tested:
+            say("scoring the held-out images")
+            scoring.score_held_out(loaded, reader, progress=progress).write(run)
+        else:
+            runs.write_json(run, runs.SCORES, scoring.score_validation(loaded, reader, progress=progress))
+        if tested:
+            write_report(run)
         shutil.rmtree(run / runs.BACKUP, ignore_errors=True)
-        write_report(run)
     return run
+
+
+def resume(
+    run: Path,
+    given: Experiment | None = None,
+    overrides: tuple[str, ...] = (),
+    *,
+    hours: float | None = None,
+    progress: Progress = lambda items, total: items,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path | None:
+    """Go on with a run that was interrupted, as if it had not been.
+
+    Args:
+        run: The run folder.
+        given: The experiment that it was begun with, to be sure; None = the run's own.
+        overrides: For the run's own experiment: keys that may be changed.
+        hours, progress, say: As in `train`.
+
+    Returns:
+        As `train`.
+
+    Raises:
+        InputError: it is no run folder, is finished, or is of another configuration or other data; nothing was changed.
+    """
+    from cellseg import resuming
+
+    interrupted = resuming.read(run, given, overrides)
+    return train(interrupted.experiment, run, interrupted=interrupted, hours=hours, progress=progress, say=say)
+
+
+def _warn(experiment: Experiment, reader: ShardReader, warnings: "Warnings") -> None:
+    """Say what can be known to go wrong before a training begins."""
+    from cellseg import guards
+
+    for message in folding_warnings(experiment.augment, (experiment.train.patch, experiment.train.patch)):
+        warnings.say(message)
+    guards.check_validation(reader.manifest.statistics["validation"], warnings)
+    guards.check_alignment(reader, warnings)
 
 
 def _raw(experiment: Experiment) -> list[Path]:

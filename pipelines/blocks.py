@@ -35,6 +35,8 @@ def by_block(
             f"{unordered[0]}. Use split.by: image."
         )
     if fractions is None:
+        if fold is not None:
+            return _fold_ranges(items, _ranges(parts, 0), fold, gap)
         ranges = _ranges(parts, gap)
         return {name: _split_of(frame, ranges) for _, members in _sequences(items) for name, frame in members.items()}
     num_sources = len({item.source for item in items})
@@ -155,6 +157,31 @@ def _fold_blocks(frames: Sequence[int], fold: Fold, tested: bool, gap: int) -> l
         if left:
             kept.append((left[0], left[-1], name))
     return kept
+
+
+def _fold_ranges(items: Sequence[Item], ranges: Sequence[Block], fold: Fold, gap: int) -> dict[str, str | None]:
+    """Split of each item: the test ranges as they are, and of all other ranges the fold's block validates.
+
+    The blocks are cut in every sequence. The gap comes off validation beside the test, and off train beside both.
+    """
+    split: dict[str, str | None] = {}
+    for source, members in _sequences(items):
+        of = {frame: _split_of(frame, ranges) for frame in set(members.values())}
+        tested = [frame for frame, name in of.items() if name == "test"]
+        pool = sorted(frame for frame, name in of.items() if name not in ("test", None))
+        first, end = (len(pool) * place // fold.num for place in (fold.part - 1, fold.part))
+        validation = _apart(pool[first:end], tested, gap)
+        train = _apart(pool[:first] + pool[end:], [*tested, *validation], gap)
+        if pool and (len(pool) < fold.num or not validation or not train):
+            raise _too_few(pool, ["train", "validation"], gap, fold, source, ())
+        named = dict.fromkeys(tested, "test") | dict.fromkeys(validation, "validation") | dict.fromkeys(train, "train")
+        split |= {name: named.get(frame) for name, frame in members.items()}
+    return split
+
+
+def _apart(frames: Sequence[int], others: Sequence[int], gap: int) -> list[int]:
+    """The frames that have `gap` frame numbers between them and each of the others."""
+    return [frame for frame in frames if all(abs(frame - other) > gap for other in others)]
 
 
 def _too_few(

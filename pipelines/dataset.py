@@ -6,7 +6,7 @@ on it or where training was resumed. Whole images for validation and test come f
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,15 +102,16 @@ class Batches:
         patches = len(self._samples) if self._augment.resizes else pixels / self._output**2
         return max(1, math.ceil(patches / self._batch_size))
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The batch of a step counted from the start of training.
+    def batch(self, step: int, *, first: int = 0, every: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The batch of a step counted from the start of training, or its rows first, first + every, ... alone.
 
         Returns:
-            image float32 (batch, patch, patch, C) in [0, 1], target float32 (batch, output, output, K), and weight_map
-            float32 (batch, output, output, 1), 0 = unannotated.
+            float32 image (batch, patch, patch, C) in [0, 1], target (batch, output, output, K), and weight_map
+            (batch, output, output, 1), 0 = unannotated.
         """
-        image, target, weight_map = (aligned(shape) for shape in self.shapes)
-        for place, patch in self._patches(step):
+        rows = range(first, self._batch_size, every)
+        image, target, weight_map = (aligned((len(rows), *shape[1:])) for shape in self.shapes)
+        for place, patch in self._patches(step, rows):
             image[place], target[place], weight_map[place] = patch["image"], patch["target"], patch["weight_map"]
         return image, target, weight_map
 
@@ -119,14 +120,18 @@ class Batches:
         """Shape and dtype of every array of a batch, nested as the batch is."""
         return tuple(ArraySpec(shape, "float32") for shape in self.shapes)
 
-    def _patches(self, step: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """The patches of a batch, each with its place."""
-        for place in range(self._batch_size):
+    def _patches(self, step: int, rows: Iterable[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The patches in those rows of a batch, each with its place among them."""
+        for place, row in enumerate(rows):
             try:
-                yield place, self.patch(*self._drawn(step * self._batch_size + place))
+                yield place, self.patch(*self._drawn(step * self._batch_size + row))
             except InputError as error:
                 self.failure = error  # TensorFlow would report it as an error of its own
                 raise
+
+    def names(self, step: int) -> list[str]:
+        """The names of the samples in the batch of a step."""
+        return [self._drawn(step * self._batch_size + place)[0]["name"] for place in range(self._batch_size)]
 
     def example(self, place: int) -> tuple[dict, dict[str, np.ndarray]]:
         """The patch at a place of the stream, to be looked at.

@@ -123,12 +123,13 @@ class ObjectBatches(Batches):
             },
         )
 
-    def batch(self, step: int) -> tuple:
-        """The batch of a step counted from the start of training: (image, truth)."""
+    def batch(self, step: int, *, first: int = 0, every: int = 1) -> tuple:
+        """The batch of a step, or some of its rows, as `Batches.batch`: (image, truth)."""
+        rows = range(first, self._batch_size, every)
         image_spec, specs = self.specs
-        image = aligned(image_spec.shape)
-        truth = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.items()}
-        for place, patch in self._patches(step):
+        image = aligned((len(rows), *image_spec.shape[1:]))
+        truth = {name: np.zeros((len(rows), *spec.shape[1:]), spec.dtype) for name, spec in specs.items()}
+        for place, patch in self._patches(step, rows):
             image[place] = patch["image"]
             for name, array in truth.items():
                 array[place] = patch[name]

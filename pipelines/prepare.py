@@ -15,6 +15,7 @@ import numpy as np
 
 from pipelines import cluster, starter
 from pipelines.advice import advise
+from pipelines.alignment import shift_of
 from pipelines.errors import InputError
 from pipelines.files import check_free, sha256, whole_folder
 from pipelines.loading import Task, load, loaded, tasks
@@ -116,6 +117,7 @@ def prepare(
         classes = CLASSES.get(data["layout"], ()) if view.has_classes else ()
         advice = advise(statistics["train"], smallest_side=view.smallest, classes=classes)
         advice += _published_leaks(items, splits)
+        advice += view.alignment()
         facts = starter.Facts(dict(config), statistics, advice, view.channels, view.smallest, view.largest)
         where = [str(one.resolve()) for one in sources]
         text = starter.text(
@@ -182,6 +184,12 @@ class _View:
             self.hashes[task.item.name] = one.sha256[:32]
         if one.sample.name in self._wanted:
             self._kept.append(one)
+
+    def alignment(self) -> list[str]:
+        """A sentence if the truth of the preview's samples looks shifted against their images."""
+        kept = (one.sample for one in self._kept)
+        shift = shift_of((sample.image, sample.labels) for sample in kept if sample.labels is not None)
+        return [shift.told()] if shift is not None and shift.suspicious else []
 
     def draw(self, path: Path) -> None:
         """Draw the preview."""

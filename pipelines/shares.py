@@ -3,9 +3,9 @@
 The batches themselves are made in `pipelines.dataset`.
 """
 
-import numpy as np
+from typing import Any
 
-from pipelines.dataset import Batches
+from pipelines.dataset import ArraySpec, Batches
 
 
 class Share:
@@ -23,7 +23,15 @@ class Share:
     def __init__(self, batches: Batches, device: int, *, of: int):
         self._batches, self._device, self._of = batches, device, of
         self.shapes = tuple((shape[0] // of, *shape[1:]) for shape in batches.shapes)
+        self.specs = tuple(_share(spec, of) for spec in batches.specs)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def batch(self, step: int) -> tuple:
         """The device's part of the batch of a step; arrays as of `Batches.batch`, with fewer rows."""
         return self._batches.batch(step, first=self._device, every=self._of)
+
+
+def _share(spec: Any, of: int) -> Any:
+    """Shapes of a share, of one array or of several by name."""
+    if isinstance(spec, dict):
+        return {name: _share(one, of) for name, one in spec.items()}
+    return ArraySpec((spec.shape[0] // of, *spec.shape[1:]), spec.dtype)

@@ -60,7 +60,8 @@ def assign(
         fold: "2/5" divides the items into 5 equal parts, by image, sequence or block, and part 2 is the test split.
             Validation is its share of train + validation of the other parts; by block, the next part. Where no test
             split is wanted, and as published (where the parts are those of the training items), part 2 is the
-            validation split. Nothing but a gap is left out.
+            validation split; so it is by block with ranges, where the parts are those of the frames of train and
+            validation together, and the test range stays. Nothing but a gap is left out.
         stratify: By image and as published: draw in proportion from each `Item.stratum`; see `pipelines.drawing`.
         table: By csv, item name -> "train", "validation", "test", or "" or "none" (left out), as `read_table` gives.
 
@@ -84,10 +85,10 @@ def assign(
         split = by_published(items, parts, gap=gap, seed=seed, groups=groups, fold=part, stratify=stratify)
     else:
         shares = fractions(parts, by)
-        if part is not None and shares is None:
+        if part is not None and shares is None and by != "block":
             raise InputError(
                 f"split.fold is {part}, but split.train is {train!r}: a fold divides the data itself, so train and "
-                "validation must be fractions such as 0.7 and 0.15. Remove the names or ranges, or split.fold."
+                "validation must be fractions such as 0.7 and 0.15. Remove the names, or split.fold."
             )
         if by == "image" and shares is not None:
             split = by_image(items, shares, seed=seed, groups=groups, fold=part, stratify=stratify)

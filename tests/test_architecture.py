@@ -11,26 +11,28 @@ ROOT = Path(__file__).parents[1]
 # Lower rooms first; a room imports only rooms of its own layer or below.
 LAYERS = [
     {"pipelines"},
-    {"overlap", "tracks", "named", "outlines", "boxed", "templating"},
+    {"overlap", "tracks", "named", "outlines", "boxed", "templating", "lines"},
     {"detections", "models", "losses", "optimizers", "metrics", "answers", "cuts", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
     | {"shapes", "motion", "meshes", "label_series"}
     | {"mistakes", "intervals", "pairing", "interchange"},
     {"sections"},
     {"experiment"},
-    {"networks", "runs", "preparation", "averaging"},
+    {"networks", "runs", "preparation", "averaging", "workers"},
     {"geometry", "export", "magnification", "predictors", "inference"},
     {"thresholds", "held_out", "tuning"},
-    {"callbacks"},
-    {"dashboard", "detecting", "streams", "trainer", "transfer", "training_parts"},
-    {"training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
-    | {"published", "comparison", "contenders"}
+    {"callbacks", "checkpoints", "guards"},
+    {"dashboard", "dashboard_events", "dashboard_pictures", "tensorboard_server", "tensorboard_process"}
+    | {"detecting", "streams", "trainer", "transfer", "training_parts", "lockstep", "placement", "distribution"},
+    {"fitting", "training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
+    | {"published", "comparison", "contenders", "run_list", "reproduction"}
+    | {"resuming"}
     | {"conveyor", "results", "stages", "cluster", "views", "streaming"}
     | {"image_series", "series_prediction", "class_columns", "measured_files", "volumes", "pages"}
     | {"sequence_pictures", "sequence_report", "volume_report"},
     {"scoring"},
     {"workflow"},
-    {"search"},
+    {"search", "search_space", "search_trial", "search_results", "study", "folds"},
     {"cli"},
 ]
 NUMPY_ROOMS = (
@@ -130,6 +132,9 @@ def test_tensorflow_is_imported_where_it_is_used(path):
         "pipelines.shards.tfrecord",
         "cellseg.models.fast",
         "cellseg.training",
+        "cellseg.lockstep",
+        "cellseg.distribution",
+        "cellseg.placement",
         "cellseg.cli.shell",
     }
     if module_name(path) not in allowed:

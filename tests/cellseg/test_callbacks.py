@@ -2,14 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from cellseg.callbacks import (
-    AuxiliaryWeight,
-    CollapseGuard,
-    TimeBudget,
-    ValidationImage,
-    Warnings,
-    WholeImageValidation,
-)
+from cellseg.callbacks import AuxiliaryWeight, ValidationImage, WholeImageValidation
 from pipelines.errors import InputError
 from tests.datasets import discs
 
@@ -37,77 +30,6 @@ def test_unannotated_pixels_are_not_judged():
     logs = {}
     validation.on_epoch_end(0, logs)
     assert np.isnan(logs["val_dice"])  # nothing annotated is foreground
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (lambda mask: 0.2 * mask, "almost nothing but background"),
-        (lambda mask: 0.6 + 0.3 * mask, "almost everything foreground"),
-        (lambda mask: np.full(mask.shape, 0.4), "the same everywhere"),
-    ],
-)
-def test_a_collapse_is_said_loudly_after_three_epochs(capsys, answer, said):
-    validation, _ = judge(answer)
-    warnings = Warnings()
-    guard = CollapseGuard(validation, warnings, patience=3)
-    for epoch in range(2):
-        guard.on_epoch_end(epoch)
-    assert not warnings.messages
-    guard.on_epoch_end(2)
-    assert len(warnings.messages) == 1 and said in warnings.messages[0]
-    assert "train.learning_rate" in warnings.messages[0]
-    assert said in capsys.readouterr().err
-    guard.on_epoch_end(3)
-    assert len(warnings.messages) == 1  # said once
-
-
-def test_a_healthy_network_is_left_alone(capsys):
-    validation, _ = judge(lambda mask: 0.1 + 0.8 * mask)
-    warnings = Warnings()
-    guard = CollapseGuard(validation, warnings)
-    for epoch in range(10):
-        guard.on_epoch_end(epoch)
-    assert not warnings.messages and not capsys.readouterr().err
-
-
-def test_two_bad_epochs_with_a_good_one_between_are_no_collapse():
-    bad, _ = judge(lambda mask: 0 * mask)
-    good, _ = judge(lambda mask: 0.9 * mask)
-    warnings = Warnings()
-    guard = CollapseGuard(bad, warnings, patience=3)
-    for epoch, validation in enumerate([bad, bad, good, bad, bad]):
-        guard._validation = validation
-        guard.on_epoch_end(epoch)
-    assert not warnings.messages
-
-
-def test_recovery_is_said():
-    bad, _ = judge(lambda mask: 0 * mask)
-    good, _ = judge(lambda mask: 0.9 * mask)
-    warnings = Warnings()
-    guard = CollapseGuard(bad, warnings, patience=1)
-    guard.on_epoch_end(0)
-    guard._validation = good
-    guard.on_epoch_end(1)
-    assert "recovered" in warnings.messages[1]
-
-
-def test_the_time_budget_stops_before_an_epoch_that_would_not_fit(monkeypatch):
-    clock = iter([0.0, 100.0, 200.0, 300.0])
-    monkeypatch.setattr("cellseg.callbacks.time.monotonic", lambda: next(clock))
-    budget = TimeBudget(390 / 3600)
-
-    class Model:
-        stop_training = False
-
-    budget.set_model(Model())
-    budget.on_train_begin()
-    stops = []
-    for epoch in range(3):
-        budget.on_epoch_end(epoch)
-        stops.append(budget.model.stop_training)
-    assert stops == [False, False, True]  # after 300 s another 100 s would end at 400
 
 
 def test_an_answer_of_nan_stops_the_training():
@@ -155,20 +77,3 @@ def test_the_auxiliary_weight_falls(decay, expected):
         seen.append(float(Model.auxiliary_weight))
         assert logs["auxiliary_weight"] == pytest.approx(seen[-1])
     assert seen == pytest.approx(expected)
-
-
-def test_a_time_budget_spans_several_phases(monkeypatch):
-    clock = iter([0.0, 100.0, 150.0, 250.0])
-    monkeypatch.setattr("cellseg.callbacks.time.monotonic", lambda: next(clock))
-    budget = TimeBudget(300 / 3600)
-
-    class Model:
-        stop_training = False
-
-    budget.set_model(Model())
-    budget.on_train_begin()
-    budget.on_epoch_end(0)
-    assert not budget.spent
-    budget.on_train_begin()
-    budget.on_epoch_end(1)  # 250 s after the first phase began, and an epoch takes 100
-    assert budget.spent

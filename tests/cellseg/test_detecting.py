@@ -8,7 +8,7 @@ import pytest
 
 from cellseg import detecting, training
 from cellseg import experiment as experiments
-from cellseg.callbacks import ValidationImage, Warnings
+from cellseg.callbacks import BestWeights, ValidationImage, Warnings
 from cellseg.detections import draw, nothing
 from cellseg.inference import EnsembleRun, LoadedRun, instances_function
 from pipelines.dataset import ShardReader
@@ -51,6 +51,7 @@ def test_an_experiment_needs_the_model_alone():
         ),
         ({"inference": {"zoom": [1, 2]}}, r"inference.zoom: Mask R-CNN looks at one size, got \[1.0, 2.0\]"),
         ({"inference": {"engine": "openvino"}}, "inference.engine: Mask R-CNN is computed by Keras"),
+        ({"distribution": {"name": "mirrored"}}, "distribution: Mask R-CNN trains on one device"),
         ({"train": {"patch": 100}}, "Mask R-CNN cannot take a 100x100 tile.*96 and 128"),
         ({"model": {**MODEL, "widht": 3}}, "model.widht: 'mask_rcnn' takes no such key. Did you mean 'width'?"),
         ({"model": {**MODEL, "classes": 3}}, "model.classes: 'mask_rcnn' takes no such key"),
@@ -166,13 +167,13 @@ def test_patches_with_too_many_cells_are_said_once(tmp_path):
 def test_where_average_precision_is_the_same_dice_decides(tmp_path):
     inputs = keras.layers.Input((1,))
     model = keras.Model(inputs, keras.layers.Dense(1, use_bias=False)(inputs))
-    keeper = detecting.BestWeights(tmp_path / "model.keras", monitor="val_average_precision")
+    keeper = BestWeights(tmp_path, "val_average_precision", "val_dice")
     keeper.set_model(model)
     kept = []
     for value, (precision, dice) in enumerate([(0.5, 0.6), (0.5, 0.7), (0.4, 0.9), (0.5, 0.65)]):
         model.set_weights([np.full((1, 1), value)])
         keeper.on_epoch_end(value, {"val_average_precision": precision, "val_dice": dice})
-        kept.append(float(keras.saving.load_model(tmp_path / "model.keras").get_weights()[0][0, 0]))
+        kept.append(float(keras.saving.load_model(tmp_path / keeper.file).get_weights()[0][0, 0]))
     assert kept == [0, 1, 1, 1]
 
 

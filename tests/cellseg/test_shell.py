@@ -12,7 +12,7 @@ from cellseg import __version__
 from cellseg.cli import shell
 from pipelines.errors import InputError
 
-COMMANDS = ("prepare", "train", "predict", "track", "evaluate", "report")
+COMMANDS = ("prepare", "train", "predict", "track", "evaluate", "report", "search", "runs")
 
 
 def failing(error):

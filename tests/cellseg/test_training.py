@@ -259,7 +259,7 @@ def test_a_phase_begins_with_the_best_weights_so_far(tmp_path, monkeypatch):
     load = keras.Model.load_weights
     monkeypatch.setattr(keras.Model, "load_weights", lambda self, path: (loaded.append(path.name), load(self, path)))
     fit(tmp_path, experiment(model=SMALL, train={**QUICK, "phases": [{"epochs": 1}, {"epochs": 1}]}))
-    assert loaded == ["model.keras"]
+    assert loaded == ["best-1.keras"]
 
 
 def test_a_phase_that_stops_early_leaves_its_epochs_to_nobody(tmp_path):

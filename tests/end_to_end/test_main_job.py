@@ -82,12 +82,12 @@ def test_tensorboard_has_scalars_and_pictures(job):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tags = {}
-    for folder in ("train", "validation", "pictures"):
+    for folder in ("train", "validation", "pictures", "experiment"):
         events = EventAccumulator(str(job / "run" / "tensorboard" / folder))
         events.Reload()
         tags[folder] = set(events.Tags()["tensors"])
-    assert {"epoch_loss", "epoch_learning_rate"} <= tags["train"]
-    assert "epoch_dice" in tags["validation"]
+    assert {"epoch/loss", "epoch/learning_rate", "epoch/seconds"} <= tags["train"]
+    assert "epoch/dice" in tags["validation"]
     assert any(tag.startswith("image, truth, probability/") for tag in tags["pictures"])
 
 

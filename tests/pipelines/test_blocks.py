@@ -228,5 +228,40 @@ def test_fold_errors():
         assign(items, **SHARES, fold="1/5", gap=2)
     with pytest.raises(InputError, match=r"cut into 2 blocks .*Use at least 3 parts, as in 1/3"):
         assign(items, **SHARES, fold="1/2")
-    with pytest.raises(InputError, match=r"split\.fold is 1/3, but split\.train is '0-4': a fold divides the data"):
-        assign(items, by="block", train="0-4", validation="5-9", fold="1/3")
+    with pytest.raises(
+        InputError, match=r"split\.fold is 1/9, but the 8 frames .* cannot be cut into 9 blocks \(train, val"
+    ):
+        assign(items, by="block", train="0-4", validation="5-7", test="8-9", fold="1/9")
+    with pytest.raises(
+        InputError, match=r"cut into 2 blocks .* with 5 frames .*Use a smaller split\.gap, or fewer parts"
+    ):
+        assign(items, by="block", train="0-1", validation="5-6", fold="1/2", gap=5)
+
+
+@pytest.mark.parametrize(
+    ("fold", "gap", "expected"),
+    [
+        ("1/3", 1, "vvv-TTTTT-tt"),  # frames 0-8 in three blocks; 3 lies in the gap, 9 in no range
+        ("2/3", 1, "TT-vvv-TT-tt"),
+        ("3/3", 1, "TTTTT-vvv-tt"),
+        ("3/3", 0, "TTTTTTvvv-tt"),
+        ("3/3", 2, "TTTT--vv--tt"),  # the test stays whole, then validation
+    ],
+)
+def test_a_fold_of_ranges_keeps_the_test(fold, gap, expected):
+    parts = {"train": "0-5", "validation": "6-8", "test": "10-11"}
+    result = assign(frames("01", range(12)), by="block", **parts, fold=fold, gap=gap)
+    assert letters(result) == expected
+
+
+def test_the_gap_beside_the_test_comes_off_what_lies_there():
+    parts = {"train": "0-5", "validation": "6-8", "test": "9-11"}
+    both = [assign(frames("01", range(12)), by="block", **parts, fold=fold, gap=1) for fold in ("1/3", "3/3")]
+    assert list(map(letters, both)) == ["vvv-TTTT-ttt", "TTTTT-vv-ttt"]
+
+
+def test_a_test_range_may_lie_between_the_blocks():
+    result = assign(
+        frames("01", range(12)), by="block", train=["0-3", "8-11"], validation=[], test="5-6", fold="2/4", gap=1
+    )
+    assert letters(result) == "T-vv-tt-TTTT"
