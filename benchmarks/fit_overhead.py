@@ -32,7 +32,7 @@ def measured(shards: Path, augment: list[dict], repeats: int) -> tuple[float, fl
     import keras
     import tensorflow as tf
 
-    from cellseg import callbacks, experiment, training
+    from cellseg import callbacks, experiment, placement, training
     from cellseg.inference import Tiling
     from cellseg.networks import network_for
     from pipelines.dataset import ShardReader
@@ -61,7 +61,7 @@ def measured(shards: Path, augment: list[dict], repeats: int) -> tuple[float, fl
                 fed.append((self.last - self.begin) / STEPS)
                 whole.append(time.perf_counter() - self.last)
 
-    class Timed(training.Trainer):
+    class Timed(placement.Trainer):
         """The trainer with a clock."""
 
         def fit(self, stream, callbacks, **options):
@@ -70,7 +70,7 @@ def measured(shards: Path, augment: list[dict], repeats: int) -> tuple[float, fl
             clock.batch = next(iter(stream))
             return super().fit(stream, callbacks=[*callbacks, clock], **options)
 
-    training.Trainer, usual = Timed, training.Trainer
+    placement.Trainer, usual = Timed, placement.Trainer
     checked = experiment.check(
         {
             "name": "overhead",
@@ -104,7 +104,7 @@ def measured(shards: Path, augment: list[dict], repeats: int) -> tuple[float, fl
                 warnings=callbacks.Warnings(),
             )
         finally:
-            training.Trainer = usual
+            placement.Trainer = usual
     return statistics.median(fed), statistics.median(bare), statistics.median(whole)
 
 
