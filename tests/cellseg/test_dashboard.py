@@ -232,6 +232,18 @@ def test_a_valid_networks_truth_lies_in_the_middle_of_its_patch():
     assert truth.shape == (pictures.SIDE, pictures.SIDE, 3) and truth[:8, :8].any()  # no black rim
 
 
+def test_a_patch_with_boxes_shows_them_and_what_is_ignored():
+    labels = np.zeros((64, 64), np.int32)
+    labels[16:32, 32:48], labels[:, :8] = 1, -1
+    arrays = {"image": np.zeros((64, 64, 1), np.float32), "labels": labels, "boxes": np.zeros((3, 4), np.float32)}
+    arrays["boxes"][0] = 16, 32, 32, 48
+    page = pictures.patch(arrays)
+    top, side, scale = 2 * pictures.HEAD + pictures.SIDE, pictures.SIDE, pictures.SIDE // 64
+    boxed, ignored = page[top : top + side, :side], page[top : top + side, side + pictures.GAP :]
+    assert tuple(boxed[24 * scale, 32 * scale + 1]) == pictures.EXTRA and not boxed[24 * scale, 40 * scale].any()
+    assert tuple(ignored[100, 3]) == (255, 255, 255) and not ignored[100, 100].any()
+
+
 def test_the_threshold_curve_has_its_points():
     curve = ThresholdCurve()
     labels = discs(0) > 0

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 from cellseg import callbacks, training
 from cellseg.checkpoints import NAME, Checkpoint
 from cellseg.inference import Tiling
+from cellseg.networks import network_for
 from pipelines.dataset import Batches, ShardReader
 from pipelines.errors import InputError
 from tests.datasets import write_shards
@@ -38,10 +39,10 @@ class Kill(keras.callbacks.Callback):
 
 
 class Seen(keras.callbacks.Callback):
-    """Keeps the weights as they are in the end."""
+    """Keeps the weights, and states of random generators, as they are in the end."""
 
     def on_train_end(self, logs=None):
-        self.weights = [np.array(weight) for weight in self.model.network.get_weights()]
+        self.weights = [np.array(variable) for variable in self.model.variables]
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +59,20 @@ def tiny():
     return keras.Model(inputs, keras.layers.Activation("sigmoid")(logits))
 
 
-def train(folder, reader, section, *, go_on=False, listen=None, hours=None, warnings=None):
+def train(folder, reader, section, *, go_on=False, listen=None, hours=None, warnings=None, **sections):
     """Train as the workflow does, in a process that knows nothing of earlier ones; the seconds spent."""
-    checked = experiment(train={**QUICK, **section})
-    (folder / "work").mkdir(exist_ok=True)
+    checked = experiment(train={**QUICK, **section}, **sections)
+    (folder / "work").mkdir(exist_ok=True, parents=True)
     keras.utils.set_random_seed(99 if go_on else 0)
     objective, _ = training.objective_for(checked, prior=[0.9, 0.1])
+    network = network_for(checked, channels=1) if checked.detects else tiny()
     return training.fit(
         checked,
         reader,
-        tiny(),
+        network,
         objective,
         geometry=Tiling(64, 64, 0),
-        patch_output=16,
+        patch_output=checked.train.patch,
         minimum_range={},
         work=folder / "work",
         tensorboard=folder / "tensorboard",
@@ -95,10 +97,8 @@ PHASES = [
 
 def test_killed_trainings_end_with_the_weights_of_one_that_was_not(tmp_path, reader):
     seen = Seen()
-    (tmp_path / "whole").mkdir()
     train(tmp_path / "whole", reader, {"phases": PHASES}, listen=seen)
     cut = tmp_path / "cut"
-    cut.mkdir()
     # Within the first epoch; behind the last epoch of a phase, before its checkpoint; at a phase's first step; within
     # an epoch that follows a whole one.
     moments = [Kill(batches=2), Kill(epoch=1), Kill(batches=1), Kill(batches=4)]
@@ -116,10 +116,41 @@ def test_killed_trainings_end_with_the_weights_of_one_that_was_not(tmp_path, rea
     assert [event.step for event in events.Tensors("epoch/loss")] == [1, 2, 3, 4]  # each once
 
 
+DETECTOR = {
+    "name": "mask_rcnn",
+    "backbone": "resnet18",
+    "width": 8,
+    "fpn_channels": 8,
+    "box_features": 8,
+    "mask_channels": 8,
+    "mask_layers": 1,
+    "anchor_sizes": [12],
+    "training_proposals": [16, 8],
+    "proposals": [16, 8],
+    "anchor_samples": 16,
+    "roi_samples": 8,
+    "detections": 8,
+}
+
+
+def test_a_network_that_finds_cells_one_by_one_goes_on_as_exactly(tmp_path, reader):
+    section, seen = {"epochs": 2, "patch": 64, "learning_rate": 0.01, "ema": 0.9}, {}
+    for name, moments in {"whole": [], "cut": [Kill(batches=4)]}.items():
+        for moment in moments:  # within the second epoch
+            with pytest.raises(Killed):
+                train(tmp_path / name, reader, section, listen=moment, model=DETECTOR)
+        seen[name] = Seen()
+        train(tmp_path / name, reader, section, go_on=bool(moments), listen=seen[name], model=DETECTOR)
+    assert kept(tmp_path / "cut") == kept(tmp_path / "whole")
+    for one, other in zip(seen["whole"].weights, seen["cut"].weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    history = pd.read_csv(tmp_path / "cut" / "work" / "history.csv")
+    assert history["epoch"].tolist() == [0, 1] and history["val_average_precision"].notna().all()
+
+
 def test_an_early_end_and_lower_rates_are_as_without_an_interruption(tmp_path, reader):
     section = {"epochs": 12, "learning_rate": 1e-5, "plateau": 1, "early_stopping": 3}
     for name, moments in {"whole": [], "cut": [Kill(epoch=1), Kill(batches=4)]}.items():
-        (tmp_path / name).mkdir()
         for number, moment in enumerate(moments):
             with pytest.raises(Killed):
                 train(tmp_path / name, reader, section, go_on=number > 0, listen=moment)

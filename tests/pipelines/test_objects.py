@@ -7,6 +7,7 @@ from cellseg.streams import BatchStream
 from pipelines.dataset import Batches, ShardReader, training_dataset
 from pipelines.objects import ObjectBatches, find_objects
 from pipelines.prepare import prepare
+from pipelines.shares import Share
 from tests.datasets import config, write_consep, write_shards
 
 STEPS = [
@@ -112,6 +113,20 @@ def test_tf_data_and_pydataset_give_the_same_batches_of_static_shape(reader):
     shapes = {name: (tuple(spec.shape), spec.dtype.name) for name, spec in truth.items()}
     assert tuple(image.shape) == (3, 32, 32, 1)
     assert shapes == {"boxes": ((3, 6, 4), "float32"), "classes": ((3, 6), "int32"), "labels": ((3, 32, 32), "int32")}
+
+
+def test_devices_share_the_rows_of_a_batch(reader):
+    batches = object_batches(reader, batch_size=4)
+    share = Share(batches, 1, of=2)
+    image, truth = share.batch(5)
+    whole_image, whole = batches.batch(5)
+    np.testing.assert_array_equal(image, whole_image[1::2])
+    for name, array in truth.items():
+        np.testing.assert_array_equal(array, whole[name][1::2])
+    image_spec, specs = share.specs
+    assert image_spec.shape == (2, 32, 32, 1) and {name: spec.shape for name, spec in specs.items()} == {
+        name: array.shape for name, array in truth.items()
+    }
 
 
 def test_crops_and_augmentation_are_those_of_the_pixel_targets(reader):
