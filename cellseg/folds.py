@@ -104,7 +104,8 @@ def score_folds(folders: list[Path], *, progress: Progress = lambda items, total
         "measures": {measure: {"folds": [test score of each fold], "mean", "sd" (of a sample, n - 1)}}; "out_of_fold":
         as `Scores.result`, every image predicted by the run that has not trained on it; "baseline",
         "baseline_foreground": pooled, of the same images; "ensemble": as `Scores.result`, the mean of all folds on the
-        common test images; None where each image was trained on by some fold}.
+        common test images; None where each image was trained on by some fold, or the networks find cells one by one,
+        which have no mean}.
     """
     loaded = [load_run(folder) for folder in folders]
     readers = [shards_of(one.run) for one in loaded]
@@ -119,7 +120,7 @@ def score_folds(folders: list[Path], *, progress: Progress = lambda items, total
         _score(pooled, one, run)
         baselines.add(one.labels, one.ignore)
     ensemble = None
-    if common:
+    if common and not loaded[0].run.experiment.detects:
         together, reader = load_run(folders), readers[0]
         scores = Scores()
         for one in progress(held_out(together, reader, "test"), len(tests[0])):

@@ -45,7 +45,9 @@ def printed(result: dict) -> str:
     flatter = "; the fold's threshold and best epoch were chosen on them" if result["split"] == "validation" else ""
     lines.append(told + flatter)
     if result["ensemble"] is None:
-        lines.append("ensemble: without a score here, since some fold has trained on each of the images")
+        common = result["split"] == "validation"
+        why = "cells found one by one have no mean" if common else "some fold has trained on each of the images"
+        lines.append(f"ensemble: without a score here, since {why}")
     else:
         lines.append(f"ensemble: all folds together, on the {result['ensemble']['images']} test images of all of them")
     return "\n".join(lines)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -79,7 +80,7 @@ def test_mean_and_spread_of_the_folds(done):
     assert "7 test images, each predicted by a fold" in text and "without a score here" in text
 
 
-def test_a_fixed_test_is_scored_by_all_folds_together(tmp_path):
+def test_a_fixed_test_is_scored_by_all_folds_together(tmp_path, monkeypatch):
     source = write_isbi(tmp_path / "raw", 8)
     split = {"by": "block", "train": "0-4", "validation": "5-5", "test": "6-7"}
     data = {"source": str(source), "layout": "isbi", "format": "npz", "contrast": [0, 100]}
@@ -105,6 +106,17 @@ def test_a_fixed_test_is_scored_by_all_folds_together(tmp_path):
     assert together.threshold == pytest.approx(0.4)
     assert result["ensemble"]["measures"]["dice"] == pytest.approx(dice, abs=1e-6)
     assert "all folds together, on the 2 test images" in command.printed(result)
+
+    def finding_cells_one_by_one(folder):
+        loaded = load_run(folder)
+        detecting = loaded.run.experiment.model_copy(update={"model": {"name": "mask_rcnn"}})
+        loaded.run = dataclasses.replace(loaded.run, experiment=detecting)
+        return loaded
+
+    monkeypatch.setattr(folds, "load_run", finding_cells_one_by_one)
+    alone = folds.score_folds([tmp_path / "out" / f"fold{part}" for part in (1, 2, 3)])
+    assert alone["ensemble"] is None and alone["out_of_fold"] == result["out_of_fold"]
+    assert "without a score here, since cells found one by one have no mean" in command.printed(alone)
 
 
 def test_finished_folds_are_not_trained_again(done):
