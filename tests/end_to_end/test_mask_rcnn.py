@@ -103,9 +103,10 @@ def test_another_training_can_begin_with_its_weights(job):
     assert transfer.reshaped == ["box_head/code", "box_head/class", "mask_head/mask_fcn_logits"]
 
 
-def test_crowded_patches_are_in_the_warnings(job):
-    (message,) = json.loads((job / "run" / "warnings.json").read_text())
-    assert "more than train.max_objects = 3 cells" in message
+def test_crowded_patches_and_few_validation_images_are_in_the_warnings(job):
+    crowded, few = json.loads((job / "run" / "warnings.json").read_text())
+    assert "more than train.max_objects = 3 cells" in crowded
+    assert "(2 images, jackknife)" in few
 
 
 def test_held_out_images_are_scored_with_every_cell(job):
