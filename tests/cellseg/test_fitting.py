@@ -1,3 +1,6 @@
+from types import SimpleNamespace
+from typing import Any
+
 import keras
 import numpy as np
 import pandas as pd
@@ -6,10 +9,12 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from cellseg import callbacks, training
 from cellseg.checkpoints import NAME, Checkpoint
+from cellseg.fitting import Fitting
 from cellseg.inference import Tiling
 from cellseg.networks import network_for
 from pipelines.dataset import Batches, ShardReader
 from pipelines.errors import InputError
+from pipelines.objects import ObjectBatches
 from tests.datasets import write_shards
 from tests.runs import experiment
 
@@ -186,6 +191,16 @@ def test_a_loss_of_nan_stops_and_leaves_the_batch(tmp_path, reader, monkeypatch)
     checkpoint = Checkpoint.read(tmp_path / "work" / NAME)
     assert (checkpoint.place.epoch, checkpoint.place.step) == (1, 1)  # the last step before
     assert all(np.isfinite(value).all() for value in checkpoint.values["model"])
+
+
+def test_a_suspected_batch_of_boxes_is_saved_by_name(tmp_path, reader):
+    batches = ObjectBatches(reader, max_objects=3, patch=16, batch_size=2)
+    watchers = SimpleNamespace(position=SimpleNamespace(total=3))
+    stub: Any = SimpleNamespace(folder=tmp_path / "work", batches=batches, watchers=watchers)
+    with np.load(Fitting._save_suspects(stub)) as saved:
+        assert saved["step"] == 2 and saved["samples"].tolist() == batches.names(2)
+        np.testing.assert_array_equal(saved["boxes"], batches.batch(2)[1]["boxes"])
+        np.testing.assert_array_equal(saved["before_image"], batches.batch(1)[0])
 
 
 def test_a_loss_of_nan_goes_back_and_on_with_half_the_learning_rate(tmp_path, reader, monkeypatch):
