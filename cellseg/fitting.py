@@ -222,7 +222,8 @@ class Fitting:
             slowed = phase.model_copy(update={"learning_rate": (phase.learning_rate or 0.0) * rate})
             optimizer = self.optimizer_for(slowed, steps_per_epoch=self.watchers.position.steps)
             self.trainer.compile(optimizer, jit_compile=self.train.jit_compile)
-            self.trainer.optimizer.build(self.trainer.trainable_variables)
+            if not self.trainer.optimizer.built:  # Mask R-CNN's own `compile` has; loss scaling has no second time
+                self.trainer.optimizer.build(self.trainer.trainable_variables)
             self.watchers.divergence.begin_phase()
             before = checkpoint if inside else None
             last_phase = number == len(phases) - 1
