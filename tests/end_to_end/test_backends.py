@@ -71,42 +71,10 @@ def write(folder, name, sections, format="npz"):
     (folder / f"{name}.yaml").write_text(text)
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("backend", ["jax", pytest.param("torch", marks=pytest.mark.torch)])
 def test_it_trains_from_npz_without_tensorflow(tmp_path, backend):
     if backend == "torch":
         pytest.importorskip("torch", reason="make test-torch installs PyTorch")
-=======
-def train_and_predict(folder, backend, sections):
-    write(folder, sections)
-    write_pairs(folder / "raw", 8)
-    done = run("train.train", "cells.yaml", "--out", "run", backend=backend, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "run"
-    assert f"backend: {backend}" in (folder / "run" / "environment.txt").read_text()
-    assert {"train", "validation", "pictures", "experiment"} == {
-        path.name for path in (folder / "run" / "tensorboard").iterdir()
-    }
-    done = run("predict.predict", "run", "raw/images", "--out", "labels", backend=backend, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    assert len(list((folder / "labels").glob("*.tif"))) == 8
-
-
-@pytest.mark.parametrize("sections", [UNET, DMCN], ids=["unet", "dmcn"])
-def test_jax_trains_from_npz_without_tensorflow(tmp_path, sections):
-    train_and_predict(tmp_path, "jax", sections)
-
-
-@pytest.mark.torch
-@pytest.mark.parametrize("sections", [UNET, DMCN], ids=["unet", "dmcn"])
-def test_torch_trains_from_npz_without_tensorflow(tmp_path, sections):
-    pytest.importorskip("torch", reason="make test-torch installs PyTorch")
-    train_and_predict(tmp_path, "torch", sections)
-
-
-def test_pretrained_encoders_say_that_they_need_tensorflow(tmp_path):
-    write(tmp_path, PRETRAINED)
->>>>>>> bfc5b84 (Resume a training exactly, and guard it)
     write_pairs(tmp_path / "raw", 8)
     write(tmp_path, "tfrecord", UNET, "tfrecord")
     write(tmp_path, "pretrained", PRETRAINED)
@@ -129,6 +97,7 @@ def test_pretrained_encoders_say_that_they_need_tensorflow(tmp_path):
         assert trained[0] == 0, trained[2]
         assert trained[1].splitlines()[-1] == name
         assert f"backend: {backend}" in (folder / "environment.txt").read_text()
-        assert {"train", "validation", "pictures"} == {path.name for path in (folder / "tensorboard").iterdir()}
+        logs = {path.name for path in (folder / "tensorboard").iterdir()}
+        assert logs == {"train", "validation", "pictures", "experiment"}
         assert predicted[0] == 0, predicted[2]
         assert len(list((tmp_path / f"labels-{name}").glob("*.tif"))) == 8
