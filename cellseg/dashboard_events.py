@@ -103,15 +103,26 @@ class EventLog:
     def _add(self, run: str, value: Any, step: int) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if run not in self._writers:
-            self._writers[run] = EventFileWriter(str(self._folder / run))
+            self._writers[run] = _new_file(self._folder / run)
             if self._start is not None and run not in self._told:
                 self._told.add(run)  # a later phase opens new files, and forgets nothing
                 session = SessionLog(status=SessionLog.START)
                 self._writers[run].add_event(Event(wall_time=time.time(), step=self._start, session_log=session))
         self._writers[run].add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=[value])))
+
+
+def _new_file(folder: Path) -> Any:
+    """A writer of a further event file, which TensorBoard reads after those that are there.
+
+    It sorts them by their names, `events.out.tfevents.SECOND.HOST.PROCESS.NUMBER`, and 10 before 9.
+    """
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    while any(folder.glob(f"*.tfevents.{int(time.time()):010d}.*")):
+        time.sleep(0.05)
+    return EventFileWriter(str(folder))
 
 
 def buckets(values: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,6 +22,7 @@ from tests.browser import CHROMIUM, Page
 from tests.dashboards import bad, good, train
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 60
 EXPERIMENT = "name: cells\ndata: {source: raw, layout: pairs}\n"
 
 
@@ -30,6 +32,21 @@ def ask(address, path, body=None):
     request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())
+
+
+def ask_until(right, address, path, body=None):
+    """The first answer that is right, or the last one: the server has an address before it has read all files."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not right(answer := answer_or_none(address, path, body)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return answer
+
+
+def answer_or_none(address, path, body):
+    try:
+        return ask(address, path, body)
+    except urllib.error.HTTPError:  # it knows no such run yet
+        return None
 
 
 def gone(address):
@@ -57,12 +74,18 @@ def test_the_pages_show_scalars_images_and_hparams(logs, tmp_path):
     """In a real browser; what stands on the pages comes from the server's data, which is read beside it."""
     with serving(logs) as address:
         assert urllib.parse.urlparse(address).hostname == "127.0.0.1"
-        points = ask(address, "data/plugin/scalars/scalars?run=a%2Ftensorboard%2Fvalidation&tag=epoch%2Fdice")
+        path = "data/plugin/scalars/scalars?run=a%2Ftensorboard%2Fvalidation&tag=epoch%2Fdice"
+        points = ask_until(lambda points: points and len(points) == 2, address, path)
         assert [step for _, step, _ in points] == [1, 2] and points[1][2] == 1
-        tags = ask(address, "data/plugin/images/tags")["a/tensorboard/pictures"]
-        assert {"input/1 cell0", "image, truth, probability/image0", "threshold curve/validation"} <= set(tags)
+        wanted = {"input/1 cell0", "image, truth, probability/image0", "threshold curve/validation"}
+        name = "a/tensorboard/pictures"
+        tags = ask_until(lambda tags: wanted <= set(tags.get(name, ())), address, "data/plugin/images/tags")
+        assert wanted <= set(tags[name])
         wanted = {"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN"], "colParams": [], "sliceSize": 9}
-        groups = ask(address, "data/plugin/hparams/session_groups", wanted)["sessionGroups"]
+        path = "data/plugin/hparams/session_groups"
+        groups = ask_until(lambda groups: groups and len(groups["sessionGroups"]) == 2, address, path, wanted)[
+            "sessionGroups"
+        ]
         assert {group["name"]: group["hparams"]["train.learning_rate"] for group in groups} == {
             "runs/a": 0.5,
             "runs/b": 0.25,
@@ -72,7 +95,7 @@ def test_the_pages_show_scalars_images_and_hparams(logs, tmp_path):
             ("pr_curves", "pixels"),
             ("text", "experiment.yaml"),
         ):
-            assert tag in str(ask(address, f"data/plugin/{plugin}/tags"))
+            assert tag in str(ask_until(lambda tags: tag in str(tags), address, f"data/plugin/{plugin}/tags"))  # noqa: B023
         if CHROMIUM is None:
             pytest.skip("no Chromium is installed: the data were read from the server, the pages were not looked at")
         asyncio.run(look_at(address, tmp_path))
@@ -110,9 +133,11 @@ def test_going_on_from_a_checkpoint_replaces_what_came_after_it_and_a_new_phase_
         board.on_epoch_end(epoch, figures)
         board.on_train_end()
     with serving(tmp_path / "runs" / "a" / "tensorboard") as address:
-        losses = ask(address, "data/plugin/scalars/scalars?run=train&tag=epoch%2Floss")
-        minutes = ask(address, "data/plugin/scalars/scalars?run=experiment&tag=run%2Fminutes")
-        texts = ask(address, "data/plugin/text/tags")
+        path = "data/plugin/scalars/scalars?run=train&tag=epoch%2Floss"
+        losses = ask_until(lambda losses: losses and losses[-1][1:] == [3, 11], address, path)
+        path = "data/plugin/scalars/scalars?run=experiment&tag=run%2Fminutes"
+        minutes = ask_until(lambda minutes: minutes and minutes[-1][2] == 2, address, path)
+        texts = ask_until(lambda texts: texts.get("experiment"), address, "data/plugin/text/tags")
     assert [(step, value) for _, step, value in losses] == [(1, 1), (2, 10), (3, 11)]
     assert [value for _, _, value in minutes] == pytest.approx([100 / 60, 110 / 60, 2])
     assert texts["experiment"] == ["experiment.yaml"]
