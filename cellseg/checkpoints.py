@@ -15,10 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from cellseg.runs import CHECKPOINT
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
-NAME = "checkpoint.npz"
+NAME = CHECKPOINT
 VERSION = 1
 PARTS = ("model", "optimizer", "metrics")
 # What Keras' own callbacks remember; ours name theirs in an attribute `kept`.
@@ -64,7 +65,7 @@ class Checkpoint:
         rate: Factor of the learning rates, below 1 after a return to earlier weights.
         pending: The part of `rate` that the optimiser's stored learning rate does not have yet.
         restores: Returns to earlier weights so far.
-        generators: States of Python's and numpy's random generators.
+        generators: States of Python's, numpy's and, where it computes, PyTorch's random generators.
     """
 
     place: Place
@@ -133,12 +134,18 @@ class Checkpoint:
         _assign(trainer.metrics_variables, self.values["metrics"], "metrics")
 
     def set_generators(self) -> None:
-        """Set Python's and numpy's random generators."""
+        """Set Python's and numpy's random generators, and PyTorch's, which Keras draws dropout from there."""
         if self.generators:
             version, numbers, gauss = self.generators["python"]
             random.setstate((version, tuple(numbers), gauss))
             name, keys, *rest = self.generators["numpy"]
             np.random.set_state((name, np.array(keys, np.uint32), *rest))
+            if keras.backend.backend() == "torch" and "torch" in self.generators:
+                import torch
+
+                first, *gpus = (torch.tensor(state, dtype=torch.uint8) for state in self.generators["torch"])
+                torch.set_rng_state(first)
+                torch.cuda.set_rng_state_all(gpus[: torch.cuda.device_count()])
 
     def remind(self, callbacks: Iterable[keras.callbacks.Callback]) -> None:
         """Give callbacks what they remembered."""
@@ -176,10 +183,15 @@ def remembered(callbacks: Iterable[keras.callbacks.Callback]) -> dict[str, dict[
 
 
 def generators() -> dict[str, Any]:
-    """The states of Python's and numpy's random generators, for JSON."""
+    """The states of Python's and numpy's random generators, and of PyTorch's where that computes, for JSON."""
     state: Any = np.random.get_state()
     name, keys, *rest = state
-    return {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    found = {"python": random.getstate(), "numpy": [name, keys.tolist(), *rest]}
+    if keras.backend.backend() == "torch":
+        import torch
+
+        found["torch"] = [one.tolist() for one in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
+    return found
 
 
 def finite(values: dict[str, list[np.ndarray]]) -> bool:

@@ -110,6 +110,10 @@ class Dashboard(keras.callbacks.Callback):
             self._pictures()
         self._log.close()
 
+    def over(self) -> None:
+        """The whole training is over: HParams calls it a success. One that was interrupted may go on."""
+        self._log.succeeded(SUMMARY)
+
     def _summarise(self, logs: Mapping[str, float]) -> None:
         """The figures that HParams compares runs by: as good as they have been, as low as the loss is."""
         monitor = self._validation.monitor

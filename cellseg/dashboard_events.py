@@ -78,6 +78,15 @@ class EventLog:
         (value,) = hparams_pb(dict(parameters), trial_id=trial).value
         self._add(run, value, 0)
 
+    def succeeded(self, run: str) -> None:
+        """End the session of the HParams tab: its status is success then, and unknown before."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
+        about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
+        self._add(run, Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR), 0)
+
     def flush(self) -> None:
         """Bring what was written to disk."""
         for writer in self._writers.values():

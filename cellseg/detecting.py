@@ -179,11 +179,20 @@ class DetectionGuard(keras.callbacks.Callback):
 class CrowdWatch(keras.callbacks.Callback):
     """Says once when patches hold more cells than a batch has room for."""
 
-    kept = ("_told",)
+    kept = ("_told", "counted")
 
     def __init__(self, batches: ObjectBatches, told: Warnings):
         super().__init__()
         self._batches, self._warnings, self._told = batches, told, False
+
+    @property
+    def counted(self) -> list[int]:
+        """Crowded patches, and cells that were left out, of all sittings."""
+        return [self._batches.crowded, self._batches.left_out]
+
+    @counted.setter
+    def counted(self, before: list[int]) -> None:
+        self._batches.crowded, self._batches.left_out = before
 
     def on_epoch_end(self, epoch, logs=None):
         """Look at the count so far."""

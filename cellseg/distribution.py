@@ -13,13 +13,13 @@ from typing import Any
 
 import keras
 
-from cellseg import detecting
+from cellseg import detecting, termination
 from cellseg.experiment import Experiment
 from cellseg.lines import watched
 from cellseg.placement import DataParallel, Mirrored, MultiWorker, Placement
 from cellseg.sections import Distribution
 from cellseg.workers import Cluster, cluster_of, met
-from pipelines.errors import InputError, InterruptionError
+from pipelines.errors import InputError, InterruptionError, TerminationError
 
 BACKENDS = {"mirrored": "tensorflow", "multi_worker": "tensorflow", "data_parallel": "jax"}
 COLLECTIVE_S = 600.0  # that one exchange of gradients may take; the first includes building the other one's graph
@@ -42,11 +42,21 @@ def check(experiment: Experiment) -> None:
         )
     if section.name != "data_parallel" and experiment.train.jit_compile:
         raise InputError(f"distribution: {section.name} does not go with train.jit_compile: true. Drop one of them.")
+    if section.name != "data_parallel" and _pools(experiment.loss):
+        raise InputError(
+            f"loss: pooled: true counts a whole batch as one image, and with distribution: {section.name} each device "
+            "sees its share of a batch alone. Leave pooled out, or use name: data_parallel on the JAX backend."
+        )
     if section.name == "multi_worker":
         cluster = cluster_of(section.workers)
         _check_batch(experiment, len(cluster.addresses), "workers")
     elif section.devices is not None:
         _check_batch(experiment, section.devices, "devices")
+
+
+def _pools(loss: Mapping[str, Any]) -> bool:
+    """Whether a loss, or a term of it, is pooled over the batch."""
+    return bool(loss.get("pooled")) or any(_pools(term) for term in loss.get("terms", ()))
 
 
 def _check_batch(experiment: Experiment, number: int, what: str) -> None:
@@ -111,7 +121,9 @@ def _multi_worker(cluster: Cluster) -> Any:
         rpc_layer="grpc",
     )
     options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=COLLECTIVE_S)
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
+    termination.reclaim()
+    return strategy
 
 
 def _tensorflow_devices(number: int | None) -> list[str]:
@@ -161,7 +173,8 @@ def _end(error: InterruptionError) -> None:
 
 def _status(error: BaseException) -> int:
     """The exit status that a command gives this error."""
-    return 2 if isinstance(error, InputError | OSError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    known = {InputError: 2, OSError: 2, TerminationError: 143, KeyboardInterrupt: 130}
+    return next((status for kind, status in known.items() if isinstance(error, kind)), 1)
 
 
 def _leave(status: int) -> None:

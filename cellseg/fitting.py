@@ -1,9 +1,8 @@
-"""Fitting: Keras' `fit`, phase by phase, from the start or from a checkpoint, with checkpoints on the way.
+"""Fitting: Keras' `fit`, phase by phase, from the start or from a checkpoint.
 
-What is trained is put together in `cellseg.training`; what a checkpoint holds lives in `cellseg.checkpoints`.
+What is trained is put together in `cellseg.training`; checkpoints on the way are written by `cellseg.checkpointing`.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,8 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
-from cellseg import checkpoints, guards
+from cellseg import checkpoints, termination
+from cellseg.checkpointing import Checkpointer, Watchers
 from cellseg.checkpoints import Checkpoint, Place
 from cellseg.runs import HISTORY, MODEL
 from cellseg.sections import Phase, Train
@@ -24,122 +24,6 @@ from pipelines.files import whole_file
 
 RESTORES = 3  # returns to earlier weights in one training
 SUSPECTS = "not-finite.npz"
-
-
-@dataclass
-class Watchers:
-    """Callbacks that all phases share.
-
-    Args:
-        first: Before those of a phase; what judges the network is among them.
-        last: Behind those of a phase.
-        position, best, budget, disk, divergence: Some of them, that fitting asks.
-        warnings: Where guards speak.
-        monitor: Name in the logs of what steers training.
-    """
-
-    first: list[keras.callbacks.Callback]
-    last: list[keras.callbacks.Callback]
-    position: watch.Position
-    best: watch.BestWeights
-    budget: guards.TimeBudget
-    disk: guards.DiskSpace
-    divergence: guards.Divergence
-    warnings: watch.Warnings
-    monitor: str
-
-    def all(self) -> list[keras.callbacks.Callback]:
-        """Of both lists."""
-        return [*self.first, *self.last]
-
-
-class Checkpointer(keras.callbacks.Callback):
-    """Writes a checkpoint after every epoch and every few minutes, and lets a `fit` begin from one; comes last of all.
-
-    Args:
-        folder: For the checkpoint; the history is there, too.
-        watchers: What the phases share.
-        own: The phase's callbacks.
-        place: Where this `fit` begins.
-        last_phase: No phase follows.
-        end: The epoch that the phase ends before.
-        minutes: Between two checkpoints within an epoch; None = only after epochs.
-        before: The checkpoint that this `fit` goes on from; None = a phase begins.
-        scheduled: A schedule sets the learning rate.
-        rate, restores: As in `Checkpoint`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        watchers: Watchers,
-        own: list[keras.callbacks.Callback],
-        place: Place,
-        *,
-        last_phase: bool,
-        end: int,
-        minutes: float | None,
-        before: Checkpoint | None,
-        scheduled: bool,
-        rate: float,
-        restores: int,
-    ):
-        super().__init__()
-        self.place = place
-        self._folder, self._watchers, self._own = folder, watchers, own
-        self._last_phase, self._end, self._minutes = last_phase, end, minutes
-        self._before, self._scheduled, self._rate, self._restores = before, scheduled, rate, restores
-        self._written = 0.0
-
-    def on_train_begin(self, logs=None):
-        """Go on from the checkpoint; a training that has none gets its first."""
-        self._written = time.monotonic()
-        if self._before is not None:
-            self._before.set_optimizer(self.model, scheduled=self._scheduled)
-            self._before.remind([*self._watchers.all(), *self._own])
-        elif not (self._folder / checkpoints.NAME).exists():
-            self._write()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Keras has just forgotten the mean loss of the epoch under way."""
-        if self._before is not None and self.place.step and epoch == self.place.epoch:
-            self._before.set_metrics(self.model)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Write if it is time; the end of an epoch writes anyway."""
-        position = self._watchers.position
-        if self._minutes is None or position.step >= position.steps:
-            return
-        if time.monotonic() - self._written >= 60 * self._minutes:
-            self.place = replace(self.place, epoch=position.epoch, step=position.step)
-            self._watchers.disk.check()
-            self._write()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write."""
-        over = self.model.stop_training or epoch + 1 >= self._end
-        done = self._watchers.budget.spent or (over and self._last_phase)
-        self.place = replace(self.place, epoch=epoch + 1, step=0, phase_over=over, over=done)
-        self._write()
-        self._watchers.best.tidy()
-
-    def _write(self) -> None:
-        values = checkpoints.values_of(self.model)
-        if not checkpoints.finite(values):
-            epoch = self._watchers.position.epoch + 1
-            raise watch.NotFiniteError(f"Weights, or the optimiser's moments, are NaN or infinite in epoch {epoch}.")
-        history = self._folder / HISTORY
-        Checkpoint(
-            place=self.place,
-            values=values,
-            kept=checkpoints.remembered([*self._watchers.all(), *self._own]),
-            history=history.read_text(encoding="utf-8") if history.exists() else "",
-            warnings=self._watchers.warnings.messages,
-            rate=self._rate,
-            restores=self._restores,
-            generators=checkpoints.generators(),
-        ).write(self._folder / checkpoints.NAME)
-        self._written = time.monotonic()
 
 
 @dataclass
@@ -255,19 +139,21 @@ class Fitting:
             restores=0 if begun is None else begun.restores,
         )
         try:
-            self.trainer.fit(
-                self.stream(self.batches, first_step=position.total),
-                initial_epoch=place.epoch,
-                epochs=place.epoch + 1 if place.step else end,
-                steps_per_epoch=position.steps - place.step,
-                verbose=0,
-                shuffle=False,
-                callbacks=[*early, *self.watchers.first, *late, *self.watchers.last, checkpointer],
-            )
+            with termination.postponed():
+                self.trainer.fit(
+                    self.stream(self.batches, first_step=position.total),
+                    initial_epoch=place.epoch,
+                    epochs=place.epoch + 1 if place.step else end,
+                    steps_per_epoch=position.steps - place.step,
+                    verbose=0,
+                    shuffle=False,
+                    callbacks=[*early, *self.watchers.first, *late, *self.watchers.last, checkpointer],
+                )
         except Exception as error:
             if self.batches.failure is not None:  # TensorFlow has wrapped it
                 raise self.batches.failure from error
             raise
+        termination.check()
         return checkpointer.place
 
     def _go_on_from(self, checkpoint: Checkpoint) -> None:
@@ -291,12 +177,11 @@ class Fitting:
         saved = self._save_suspects()
         told = f"{error} The batch of that step and the one before it are in {saved}."
         path = self.folder / checkpoints.NAME
-        remedy = (
-            "Look there for NaN and extreme values; else lower train.learning_rate, or set train.clip_norm: 1 or "
-            "train.on_nan: restore."
-        )
+        remedy = "Look there for NaN and extreme values; else begin anew with a lower train.learning_rate or "
+        remedy += "train.clip_norm: 1."
         if self.train.on_nan == "stop" or not path.exists():
-            raise watch.NotFiniteError(f"{told} {remedy}") from error
+            again = " --resume with train.on_nan=restore goes on from the last checkpoint with half the learning rate."
+            raise watch.NotFiniteError(f"{told} {remedy}{again if path.exists() else ''}") from error
         checkpoint = Checkpoint.read(path)
         if checkpoint.restores >= RESTORES:
             raise watch.NotFiniteError(

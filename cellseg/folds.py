@@ -77,7 +77,7 @@ def train_folds(
             folds.append(_prepared(experiment, out, part, num, progress))
     for part, fold in enumerate(folds, start=1):
         place = out / f"fold{part}"
-        if (place / runs.SCORES).is_file() and not (place / runs.BACKUP).exists():
+        if runs.is_finished(place):
             say(f"fold {part} of {num} is there")
             continue
         _forget()

@@ -114,7 +114,7 @@ def answering(network: Any) -> Any:
 
     if len(network.outputs) == 1:
         return network
-    return keras.Model(network.inputs, network.get_layer("probability").output, name=network.name)
+    return keras.Model(network.inputs[0], network.get_layer("probability").output, name=network.name)
 
 
 def _output_bias(prior: Sequence[float], outputs: int, activation: str | None) -> float | list[float]:

@@ -116,6 +116,13 @@ def _kind(kind: type, shared: dict[str, Any]) -> type:
         def ema_momentum(self, value):
             self._final_momentum = value
 
+        def finalize_variable_values(self, var_list):
+            """Nothing: `cellseg.callbacks.AverageWeights` has put the average in.
+
+            Keras' own would take what it has put aside. On JAX it also fails behind an error of an epoch's first step,
+            whose variables are empty then, and hides that error (Keras 3.15).
+            """
+
     return Averaging
 
 

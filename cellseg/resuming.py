@@ -18,7 +18,7 @@ from cellseg.experiment import Experiment
 from pipelines.errors import InputError
 from pipelines.files import PARTIAL
 
-GIVEN, LOCK, REPORT = "given.yaml", "lock", "report.html"
+GIVEN, LOCK = "given.yaml", "lock"
 # What may be other than at the start: it changes when a training ends or is saved, and not what it learns.
 FREE = ("train.max_hours", "train.checkpoint_minutes", "train.on_nan", "train.dashboard", "distribution", "search")
 SHOWN = 8
@@ -70,7 +70,8 @@ def read(run: Path, given: Experiment | None = None, overrides: tuple[str, ...] 
             f"{run} holds several folds. Give the same cellseg-train --folds command with --out {run} again: finished "
             "folds are kept."
         )
-    if (run / REPORT).is_file() or ((run / runs.MODEL).is_file() and not (run / runs.BACKUP).is_dir()):
+    if runs.is_finished(run):
+        shutil.rmtree(run / runs.BACKUP, ignore_errors=True)  # what a kill has left of it
         raise InputError(
             f"{run} is finished: there is nothing to resume. To train its network further, begin a new run with "
             f"train.start_from={run}."
@@ -78,7 +79,7 @@ def read(run: Path, given: Experiment | None = None, overrides: tuple[str, ...] 
     if not (run / runs.EXPERIMENT).is_file() or not (run / runs.ENVIRONMENT).is_file():
         raise InputError(
             f"{run} is no interrupted run: it lacks {runs.EXPERIMENT} or {runs.ENVIRONMENT}. If its training ended "
-            "before it had these, begin it anew with --overwrite."
+            "before it had these, delete the folder and begin anew."
         )
     own = experiments.read(run / runs.EXPERIMENT)
     wanted = experiments.read(run / runs.EXPERIMENT, overrides) if given is None else given

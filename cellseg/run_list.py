@@ -16,7 +16,7 @@ import yaml
 from cellseg import reproduction, runs
 from pipelines.errors import InputError
 
-FINISHED, UNFINISHED, DAMAGED = "finished", "unfinished", "damaged"
+FINISHED, UNFINISHED, DAMAGED, PRUNED = "finished", "unfinished", "damaged", "pruned at epoch {}"
 SPLITS = ("test", "validation")
 
 
@@ -26,7 +26,8 @@ class Listed:
 
     Args:
         folder: The run folder.
-        state: FINISHED, UNFINISHED (its training was interrupted or goes on) or DAMAGED.
+        state: FINISHED, UNFINISHED (its training was interrupted or goes on), DAMAGED, or PRUNED with the epoch, of a
+            trial that its search has stopped.
         date: When its training began, "2026-11-21 22:10", or "".
         minutes: Of training; None while it is not known.
         epochs: That are in its history.
@@ -92,11 +93,10 @@ def look_at(folder: Path) -> Listed:
         )
     data, scores = _mapping(folder / runs.DATA), _mapping(folder / runs.SCORES)
     whole = all((folder / name).is_file() for name in (runs.MODEL, runs.THRESHOLD, runs.SCORES))
-    unfinished = (folder / runs.BACKUP).is_dir()
     pooled = {split: scores[split].get("measures", {}) for split in SPLITS if isinstance(scores.get(split), dict)}
     return Listed(
         folder,
-        UNFINISHED if unfinished else FINISHED if whole and pooled else DAMAGED,
+        _state(folder, whole=whole and bool(pooled)),
         reproduction.facts(folder).get("date", "")[:16],
         data.get("training_minutes"),
         _epochs(folder),
@@ -161,6 +161,14 @@ def remove(folders: Sequence[Path]) -> None:
 def size_of(folder: Path) -> int:
     """Bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _state(folder: Path, *, whole: bool) -> str:
+    if (folder / runs.PRUNED).is_file():
+        return PRUNED.format(_mapping(folder / runs.PRUNED).get("epoch", "?"))
+    if (folder / runs.BACKUP).is_dir() and not runs.is_finished(folder):
+        return UNFINISHED
+    return FINISHED if whole else DAMAGED
 
 
 def _different(every: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -3,7 +3,7 @@
     experiment.yaml  resolved        model.keras     best weights     threshold.json  chosen on validation
     data.json        what it saw     history.csv     every epoch      scores.json     test, validation, baselines
     environment.txt  where it ran    warnings.json   what to know     pictures.json   and pictures/
-    report.html      tensorboard/    backup/         while training
+    report.html      tensorboard/    backup/         while training (pruned.json: its search has stopped it)
     transfer.json    what train.start_from gave      errors.json      of the test split: what goes wrong where
     reproduce.txt    how to train it again           changes.diff     what git had not committed then
     export/          the network for OpenVINO, made by `cellseg.export` when it is first needed
@@ -34,6 +34,8 @@ from pipelines.files import check_free, whole_file
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
 ENVIRONMENT, BACKUP, TRANSFER, ERRORS = "environment.txt", "backup", "transfer.json", "errors.json"
+CHECKPOINT = "checkpoint.npz"  # in the backup
+PRUNED = "pruned.json"  # a trial that its search has stopped: {"epoch": the last one}
 FOLDS = "folds.json"  # of a folder of runs that answer together, see cellseg.folds
 PACKAGES = (
     "tensorflow",
@@ -89,6 +91,14 @@ class Run:
         section = {**experiment.instances, **threshold.get("instances", {})}
         experiment = experiment.model_copy(update={"instances": section})
         return cls(folder, experiment, read_json(folder, DATA), threshold)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds all that a training makes; a kill may have left some of its backup beside it.
+
+    The model comes when the training is over, the checkpoint goes when everything is there.
+    """
+    return (folder / MODEL).is_file() and not (folder / BACKUP / CHECKPOINT).is_file()
 
 
 def members_of(folder: Path | str) -> list[Path | str]:

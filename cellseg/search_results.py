@@ -23,7 +23,7 @@ from pipelines.files import whole_file
 
 STATES = {
     TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "stopped early",
+    TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "unfinished",
     TrialState.WAITING: "unfinished",
@@ -71,14 +71,25 @@ def printed(frame: pd.DataFrame, space: Space, folder: Path) -> str:
     for row in rows.to_dict("records"):
         stage = f"{row['stage']}, as it stands" if row["baseline"] else row["stage"]
         score = "-" if pd.isna(row["score"]) else f"{row['score']:.4f}"
-        lines.append(
-            [str(row["trial"]), stage, row["state"], score, str(row["epochs"]), *(_short(row[key]) for key in space)]
-        )
+        state = f"pruned at epoch {row['epochs']}" if row["state"] == STATES[TrialState.PRUNED] else row["state"]
+        lines.append([str(row["trial"]), stage, state, score, str(row["epochs"]), *(_short(row[key]) for key in space)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     counted = frame["state"].value_counts()
     text += ["", ", ".join(f"{count} {state}" for state, count in counted.items()) + f" ({folder / study.RESULTS})"]
     return "\n".join(text)
+
+
+def without_narrow(shared: optuna.Study, search: Search) -> str:
+    """Why there is no second stage where one was asked for and the first is over; "" otherwise."""
+    broad = study.of_stage(shared, study.BROAD)
+    over = len(broad) >= search.broad.trials and all(trial.state.is_finished() for trial in broad)
+    if search.narrow is None or not over or study.finished(broad):
+        return ""
+    return (
+        "No narrow stage: of the broad trials none has finished, so that there is nothing to draw values near. Prune "
+        "later (search.prune), or give search.broad more trials."
+    )
 
 
 def told(trial: FrozenTrial) -> str:
@@ -88,7 +99,7 @@ def told(trial: FrozenTrial) -> str:
         return f"{text}, score {trial.value:.4f}"
     epochs = max(trial.intermediate_values, default=0)
     if trial.state == TrialState.PRUNED:
-        return f"{text} after {epochs} epochs, score {max(trial.intermediate_values.values()):.4f}"
+        return f"{text} at epoch {epochs}, score {max(trial.intermediate_values.values()):.4f}"
     return f"{text}: {trial.user_attrs.get(study.ERROR, '')}"
 
 

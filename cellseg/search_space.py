@@ -173,7 +173,7 @@ def check(experiment: Experiment, space: Space, overrides: Sequence[Mapping[str,
             try:
                 training.check(with_values(experiment, {key: value}, where=where))
             except InputError as error:
-                hint = nearest_key(key, experiment)
+                hint = "" if "Did you mean" in str(error) else nearest_key(key, experiment)
                 raise InputError(
                     f"{where} = {json.dumps(value)}: {str(error).removeprefix(f'{where}: ')}{hint}"
                 ) from error

@@ -5,6 +5,7 @@ Which trials there are is decided in `cellseg.search`; a trial's process ends wi
 
 import functools
 import os
+import shutil
 import sys
 import threading
 import time
@@ -16,13 +17,17 @@ import keras
 import optuna
 from optuna.trial import TrialState
 
-from cellseg import checkpoints, resuming, runs, study
 from cellseg import experiment as experiments
+from cellseg import resuming, runs, study
 from pipelines.errors import InputError
 
 
 class HopelessError(Exception):
-    """The trial is not worth going on with."""
+    """The trial is not worth going on with after `epoch`."""
+
+    def __init__(self, epoch: int):
+        super().__init__(epoch)
+        self.epoch = epoch
 
 
 class Judge(keras.callbacks.Callback):
@@ -46,7 +51,7 @@ class Judge(keras.callbacks.Callback):
             self._trial.report(float(logs[self._monitor]), step=done)
             self._told.add(done)  # training may step back
         if not self._spared and self._trial.should_prune():
-            raise HopelessError
+            raise HopelessError(done)
 
 
 def run(folder: Path, number: int, *, train: Callable | None = None) -> None:
@@ -73,20 +78,22 @@ def run(folder: Path, number: int, *, train: Callable | None = None) -> None:
     value = None
     try:
         experiment = experiments.read(place.with_suffix(".yaml"))
-        train(
-            experiment,
-            place,
-            interrupted=resuming.left_over(place, experiment),
-            listen=functools.partial(Judge, trial, spared=spared, told=set(frozen.intermediate_values)),
-            tested=False,
-        )
+        (place / runs.PRUNED).unlink(missing_ok=True)
+        if not runs.is_finished(place):  # else it was killed before it could say so
+            train(
+                experiment,
+                place,
+                interrupted=resuming.left_over(place, experiment),
+                listen=functools.partial(Judge, trial, spared=spared, told=set(frozen.intermediate_values)),
+                tested=False,
+            )
         measures = runs.read_json(place, runs.SCORES)["validation"]["measures"]
         value = study.score_of(shared.trials[number].intermediate_values, measures, section.measure)
         state = TrialState.COMPLETE if value == value else TrialState.FAIL
         if state == TrialState.FAIL:
             trial.set_user_attr(study.ERROR, f"the validation images have no {section.measure or 'score'}")
-    except HopelessError:
-        (place / runs.BACKUP / checkpoints.NAME).unlink(missing_ok=True)  # larger than the weights, and of no use
+    except HopelessError as error:
+        runs.write_json(place, runs.PRUNED, {"epoch": error.epoch})
         state = TrialState.PRUNED
     except Exception as error:  # one trial that fails must not end the search; its log has the lines
         if not isinstance(error, InputError | OSError):
@@ -95,6 +102,16 @@ def run(folder: Path, number: int, *, train: Callable | None = None) -> None:
         state = TrialState.FAIL
     trial.set_user_attr(study.MINUTES, round((time.monotonic() - begin) / 60, 2))
     shared.tell(number, value if state == TrialState.COMPLETE else None, state=state)
+    if state == TrialState.PRUNED:  # not before: until the study knows, a kill lets the trial go on from its checkpoint
+        tidy(place)
+
+
+def tidy(run: Path) -> None:
+    """Keep the history of a hopeless trial alone: weights and checkpoint are large, and of no use."""
+    history = run / runs.BACKUP / runs.HISTORY
+    if history.is_file():
+        os.replace(history, run / runs.HISTORY)
+    shutil.rmtree(run / runs.BACKUP, ignore_errors=True)
 
 
 def end_with_parent() -> None:

@@ -144,7 +144,7 @@ class Train(Section):
     max_hours: pydantic.PositiveFloat | None = None  # of training, over all sittings
     checkpoint_minutes: pydantic.NonNegativeFloat | None = 10.0  # None: at the end of epochs alone; 0: every step
     on_nan: Literal["stop", "restore"] = "stop"
-    jit_compile: bool = False
+    jit_compile: bool | None = None  # None: on JAX alone; XLA was slower than TensorFlow on CPUs
     dashboard: Dashboard = Dashboard()
 
     @pydantic.model_validator(mode="after")

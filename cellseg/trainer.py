@@ -35,7 +35,8 @@ class Trainer(keras.Model):
         # A variable, so that a compiled step sees the change from epoch to epoch.
         self.auxiliary_weight = keras.Variable(1.0, trainable=False, name="auxiliary_weight") if auxiliary else None
         outputs = [network.get_layer(name).output for name in ("logits", *auxiliary)]
-        self._logits = keras.Model(network.inputs, outputs if auxiliary else outputs[0])
+        # Of the input itself, and not of a list with it: Keras would warn of every other structure that it is given.
+        self._logits = keras.Model(network.inputs[0], outputs if auxiliary else outputs[0])
         self._saved = lambda: saved  # as an attribute, its weights would count as the trainer's own
         # All layers are built. Else `fit` takes a batch to build this one: on JAX, with threads, the first one is lost.
         self.built = True

@@ -13,11 +13,12 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
-from cellseg import detecting, guards, tuning
+from cellseg import detecting, guards, termination, tuning
+from cellseg.checkpointing import Watchers
 from cellseg.checkpoints import Checkpoint
 from cellseg.dashboard import Dashboard
 from cellseg.experiment import Experiment
-from cellseg.fitting import Fitting, Watchers
+from cellseg.fitting import Fitting
 from cellseg.inference import Tiling, tiling, try_instances
 from cellseg.losses import LOSSES
 from cellseg.named import build
@@ -31,7 +32,7 @@ from cellseg.trainer import save_network, set_l2
 from cellseg.training_parts import batches_of, validation_of
 from cellseg.transfer import Transfer, start_from
 from pipelines.dataset import ShardReader
-from pipelines.errors import InputError
+from pipelines.errors import InputError, InterruptionError, TerminationError
 
 
 def prepare_devices() -> None:
@@ -180,12 +181,12 @@ def fit(
         InputError: As `cellseg.fitting.Fitting.run`.
     """
     train, placement = experiment.train, placement or Placement()
+    if train.jit_compile is None:  # uncompiled, JAX would compute operation by operation
+        train = train.model_copy(update={"jit_compile": keras.backend.backend() == "jax"})
     batches = batches_of(experiment, reader, output=patch_output, minimum_range=minimum_range)
     steps = train.steps_per_epoch or batches.steps_per_epoch()
     if objective is None:
         trainer, judged = network, network
-        # Uncompiled, JAX would compute operation by operation, of which Mask R-CNN has thousands.
-        train = train.model_copy(update={"jit_compile": train.jit_compile or keras.backend.backend() == "jax"})
     else:
         trainer, judged = placement.trainer(network, objective, saved=saved), placement.judged(answering(network))
     validation = validation_of(experiment, reader, judged, geometry=geometry, minimum_range=minimum_range)
@@ -240,8 +241,11 @@ def follow(
         trainer.compile(placement.optimizer_for(optimizer_for)(phase, steps_per_epoch=steps))
 
     try:
-        placement.follow(trainer, compiled, lambda first: placement.stream(batches, first_step=first))
+        with termination.postponed():  # the chief is told as well, and ends when it has written a checkpoint
+            placement.follow(trainer, compiled, lambda first: placement.stream(batches, first_step=first))
     except Exception as error:
+        if isinstance(error, InterruptionError) and termination.asked():
+            raise TerminationError from error
         if batches.failure is not None:  # TensorFlow has wrapped it
             raise batches.failure from error
         raise
@@ -279,7 +283,9 @@ def _watchers(
         watch.Progress(epochs, position, monitor=validation.monitor),
         budget,
     ]
-    return Watchers(first, last, position, best, budget, disk, divergence, warnings, validation.monitor)
+    return Watchers(
+        first, last, position, best, budget, disk, divergence, warnings, validation.monitor, over=dashboard.over
+    )
 
 
 def _detect(

@@ -14,7 +14,7 @@ from typing import Any
 
 from cellseg.experiment import Experiment
 from cellseg.lines import Line
-from pipelines.errors import InputError, InterruptionError
+from pipelines.errors import InputError, InterruptionError, TerminationError
 
 WHO = "CELLSEG_WORKER"  # number of this worker, from 0, where the YAML lists them
 TF_CONFIG = "TF_CONFIG"
@@ -148,7 +148,8 @@ def met(cluster: Cluster, about: Mapping[str, Any], *, wait_s: float) -> Iterato
         try:
             yield found
         except BaseException as error:
-            reason = str(error) if isinstance(error, InputError | OSError) else type(error).__name__
+            known = isinstance(error, InputError | OSError | TerminationError)
+            reason = str(error) if known else type(error).__name__
             for line in found:
                 with contextlib.suppress(InterruptionError):
                     line.send({"error": reason})

@@ -74,7 +74,14 @@ def train(
     training.check(experiment)  # before any work: a typo in the last section must not cost a preparation
     say("preparing the data")
     with placement.after_chief():
-        prepared = ensure_shards(experiment, overwrite=overwrite and placement.chief, progress=progress)
+        try:
+            prepared = ensure_shards(experiment, overwrite=overwrite and placement.chief, progress=progress)
+        except InputError as error:
+            if checkpoint is None:
+                raise
+            raise InputError(
+                f"{run} cannot go on: {error} That is for a new run; this one goes on when its data are as they were."
+            ) from error
     experiment = prepared.experiment
     reader = ShardReader(prepared.folder, verify=False)  # that was done a moment ago
     training.seed(experiment.seed)

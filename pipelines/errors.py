@@ -19,6 +19,13 @@ class InterruptionError(InputError):
     """What the work needs has gone, such as a cluster; the same command goes on where it was when that is back."""
 
 
+class TerminationError(KeyboardInterrupt):
+    """SIGTERM has come: this process is to end, as by Ctrl-C, and may go on later."""
+
+    def __str__(self) -> str:
+        return "it was asked to end (SIGTERM)"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """' Did you mean ...?' for the closest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -94,8 +94,50 @@ def step_of_pretrained():
     return float(np.abs(network.get_layer("conv0").get_weights()[0] - before).max())
 
 
+def averaged_training():
+    """Whether a training with averaged weights goes on exactly after a kill, and is compiled; errors of a first step.
+
+    Warnings of Keras are errors, as they are in the tests of TensorFlow.
+    """
+    import tempfile
+    import warnings
+
+    import keras
+    import numpy as np
+
+    from pipelines.dataset import ShardReader
+    from tests.cellseg import test_fitting as fitting
+    from tests.datasets import write_shards
+
+    class Broken(fitting.Seen):
+        def on_train_batch_begin(self, batch, logs=None):
+            def fails(*arguments, **options):
+                raise MemoryError("none is left")
+
+            self.model.objective = fails
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        place = Path(folder)
+        reader = ShardReader(write_shards(place / "data", 10))
+        section = {"epochs": 2, "ema": 0.9, "optimizer": {"name": "sgd", "momentum": 0.9}, "learning_rate": 0.05}
+        whole, cut = fitting.Seen(), fitting.Seen()
+        fitting.train(place / "whole", reader, section, listen=whole)
+        with contextlib.suppress(fitting.Killed):
+            fitting.train(place / "cut", reader, section, listen=fitting.Kill(batches=4))
+        fitting.train(place / "cut", reader, section, go_on=True, listen=cut)
+        same = all(np.array_equal(one, other) for one, other in zip(whole.weights, cut.weights, strict=True))
+        try:
+            fitting.train(place / "broken", reader, section, listen=Broken())
+            error = ""
+        except Exception as caught:
+            error = repr(caught)
+        compiled = whole.model.jit_compile
+    return {"backend": keras.backend.backend(), "same": same, "compiled": compiled, "error": error}
+
+
 # The last one brings TensorFlow with it.
-QUESTIONS = (layers_of_ours, streaming_measures, gradients_of_dmcn, step_of_pretrained)
+QUESTIONS = (layers_of_ours, streaming_measures, gradients_of_dmcn, averaged_training, step_of_pretrained)
 
 
 def ask(backend):

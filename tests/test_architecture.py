@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Lower rooms first; a room imports only rooms of its own layer or below.
 LAYERS = [
     {"pipelines"},
-    {"overlap", "tracks", "named", "outlines", "boxed", "templating", "lines"},
+    {"overlap", "tracks", "named", "outlines", "boxed", "templating", "lines", "termination"},
     {"detections", "models", "losses", "optimizers", "metrics", "answers", "cuts", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
     | {"shapes", "motion", "meshes", "label_series"}
@@ -21,7 +21,7 @@ LAYERS = [
     {"networks", "runs", "preparation", "averaging", "workers"},
     {"geometry", "export", "magnification", "predictors", "inference"},
     {"thresholds", "held_out", "tuning"},
-    {"callbacks", "checkpoints", "guards"},
+    {"callbacks", "checkpoints", "guards", "checkpointing"},
     {"dashboard", "dashboard_events", "dashboard_pictures", "tensorboard_server", "tensorboard_process"}
     | {"detecting", "streams", "trainer", "transfer", "training_parts", "lockstep", "placement", "distribution"},
     {"fitting", "training", "evaluation", "score_files", "classification", "report", "prediction", "following"}

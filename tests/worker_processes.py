@@ -43,7 +43,8 @@ def trained(folder, *stages, workers=2):
         folder: Worker N writes its run, if it makes one, to `runN`, what it has to say to `N.log`, its exit status to
             `N.status`, and its weights after each epoch to `N.npz`, in the folder of the stage.
         stages: `out`: folder for the logs, below `folder`; `resume`: go on with the chief's run; `dies`: {worker: step
-            at which it kills itself}; `drift`: leave batch normalisation as Keras makes it; `overrides`.
+            at which it kills itself}; `by`: with another signal than SIGKILL; `drift`: leave batch normalisation as
+            Keras makes it; `overrides`.
     """
     plan = json.dumps({"folder": str(folder), "stages": stages, "workers": workers})
     environment = {
@@ -90,7 +91,7 @@ def worker(number, folder, ports, stage):
     """The whole life of a worker process."""
     import click
 
-    from cellseg import experiment, resuming, workflow
+    from cellseg import experiment, resuming, termination, workflow
     from cellseg.cli import shell
 
     log = os.open(folder / stage["out"] / f"{number}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -103,6 +104,7 @@ def worker(number, folder, ports, stage):
     overrides = [f"distribution={section}", *stage.get("overrides", ())]
 
     @click.command()
+    @termination.heeded()
     def command():
         if stage.get("resume"):
             run = folder / "run0"
@@ -137,7 +139,7 @@ def _prepare(number, out, stage):
 
         def one(batch):
             if next(steps, None) is None:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), stage.get("by", signal.SIGKILL))
             return step(batch)
 
         return one

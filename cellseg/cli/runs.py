@@ -23,7 +23,8 @@ def runs(folders, sort, compare, reproduce, remove, yes):
     """List the runs in or below each FOLDER, runs if none is named, with their state and scores.
 
     finished: trained and scored. unfinished: interrupted, or training goes on; cellseg-train --resume RUN goes on with
-    it. damaged: files are missing. Runs of a search have validation scores alone, which are marked (v).
+    it. pruned: a trial that its search has stopped. damaged: files are missing. Runs of a search have validation scores
+    alone, which are marked (v).
     """
     chosen = [name for name, given in (("compare", compare), ("reproduce", reproduce), ("remove", remove)) if given]
     if len(chosen) > 1:

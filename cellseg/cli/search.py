@@ -60,6 +60,9 @@ def search(experiment, overrides, space, out, jobs, hours, resume):
     shell.say(f"{checked.name}: tensorboard --logdir {folder / search_results.TENSORBOARD} shows the trials")
     shared = searches.go_on(checked, folder, jobs=jobs, hours=hours, say=shell.say)
     click.echo(search_results.printed(search_results.table(shared, drawn, checked), drawn, folder))
+    missing = search_results.without_narrow(shared, searches.section_of(checked)[0])
+    if missing:
+        click.echo(missing)
     best = search_results.best_trial(shared)
     if best is not None:
         run = folder / study.TRIALS / study.name_of(best.number)

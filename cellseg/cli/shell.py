@@ -15,17 +15,17 @@ from typing import Any
 import click
 
 from cellseg import __version__
-from pipelines.errors import InputError
+from pipelines.errors import InputError, TerminationError
 
 BACKENDS = ("tensorflow", "jax", "torch")
-OK, FAULT, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAULT, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 def entry(command: click.Command) -> Callable[[], None]:
     """Console-script function for a click command.
 
     Exit status: 0 success; 2 wrong argument or input, with one message; 1 internal fault, with a traceback to send
-    to the authors; 130 Ctrl-C.
+    to the authors; 130 Ctrl-C; 143 SIGTERM, where the command ends cleanly by it (`cellseg.termination`).
     """
     command = click.version_option(__version__, prog_name=command.name)(command)
 
@@ -47,9 +47,11 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
-        click.echo(f"{command.name}: interrupted. Nothing unfinished was left under a final name.", err=True)
-        return INTERRUPTED
+    except (click.Abort, KeyboardInterrupt) as error:
+        terminated = isinstance(error.__cause__ or error, TerminationError)  # click makes its Abort of it
+        how = "ended by SIGTERM" if terminated else "interrupted"
+        click.echo(f"{command.name}: {how}. Nothing unfinished was left under a final name.", err=True)
+        return TERMINATED if terminated else INTERRUPTED
     except ModuleNotFoundError as error:
         backend = os.environ.get("KERAS_BACKEND", "tensorflow")
         if error.name not in (backend, "tensorflow"):
@@ -80,10 +82,11 @@ def interrupt_again(swallowed: Any) -> None:
     Args:
         swallowed: What Python says of the exception; its `exc_type` is read.
     """
-    if swallowed.exc_type is not KeyboardInterrupt:
+    if not issubclass(swallowed.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(swallowed)
         return
-    again = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    number = signal.SIGTERM if issubclass(swallowed.exc_type, TerminationError) else signal.SIGINT
+    again = threading.Timer(0.02, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
 

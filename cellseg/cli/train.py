@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cellseg.cli import shell
+from pipelines.errors import InputError, InterruptionError
 
 
 @click.command(name="cellseg-train")
@@ -24,9 +25,10 @@ def train(experiment, overrides, out, overwrite, dashboard, dashboard_port, fold
     """Prepare the data if needed, train, tune the threshold, score the held-out images and write the report.
 
     KEY=VALUE overrides a key of the file, with dots between the levels: train.epochs=1. The last line on stdout is the
-    run folder. With --resume RUN, the file may be left out.
+    run folder. With --resume RUN, the file may be left out. SIGTERM ends a training with a checkpoint and status 143.
     """
     from cellseg import experiment as experiments
+    from cellseg import termination
 
     if folds is not None and (resume or hours):
         raise click.UsageError("--folds goes with neither --resume nor --hours; set train.max_hours for each fold.")
@@ -43,6 +45,7 @@ def train(experiment, overrides, out, overwrite, dashboard, dashboard_port, fold
     run = resume or out or Path("runs") / f"{name}-{date}"
     logs = run / "tensorboard" if folds is None else run  # HParams then compares the folds
     with (
+        termination.heeded(),
         _served(logs, dashboard_port or 0) if dashboard or dashboard_port else contextlib.nullcontext(),
         _what_now(run),
     ):
@@ -67,15 +70,25 @@ def train(experiment, overrides, out, overwrite, dashboard, dashboard_port, fold
 
 @contextlib.contextmanager
 def _what_now(run: Path) -> Iterator[None]:
-    """Where a training ends early and can go on, say how."""
+    """Where a training ends early and can go on, say how; not where it was refused before it went on."""
+    places = [run, run.with_name(f"{run.name}.interrupted")]
+    before = [_written(place) for place in places]
     try:
         yield
-    except BaseException:
-        for place in (run, run.with_name(f"{run.name}.interrupted")):
-            if (place / "backup" / "checkpoint.npz").is_file():
+    except BaseException as error:
+        refused = isinstance(error, InputError | OSError) and not isinstance(error, InterruptionError)
+        for place, then in zip(places, before, strict=True):
+            now = _written(place)
+            if now and not (refused and now == then):
                 click.echo(f"To go on with what is there: cellseg-train --resume {place}", err=True)
                 break
         raise
+
+
+def _written(run: Path) -> int:
+    """When the checkpoint was written; 0 without one."""
+    path = run / "backup" / "checkpoint.npz"
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 @contextlib.contextmanager

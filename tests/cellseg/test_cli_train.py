@@ -1,7 +1,10 @@
+import os
+
 import pytest
 
 from cellseg.cli import shell, train
 from cellseg.cli.train import _what_now
+from pipelines.errors import InputError, InterruptionError
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,18 @@ def test_how_to_go_on_is_said_where_there_is_a_checkpoint(tmp_path, capsys, name
     with pytest.raises(KeyboardInterrupt), _what_now(tmp_path / "run"):
         raise KeyboardInterrupt
     assert f"cellseg-train --resume {tmp_path / name}\n" in capsys.readouterr().err
+
+
+def test_a_refusal_does_not_say_to_go_on_and_an_end_behind_a_new_checkpoint_does(tmp_path, capsys):
+    path = tmp_path / "run" / "backup" / "checkpoint.npz"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(InputError), _what_now(tmp_path / "run"):
+        raise InputError("other data")
+    assert not capsys.readouterr().err
+    for error, changed in ((InterruptionError("a worker has gone"), False), (InputError("the disk is full"), True)):
+        with pytest.raises(InputError), _what_now(tmp_path / "run"):
+            if changed:
+                os.utime(path, (1, 1))
+            raise error
+        assert "To go on with what is there" in capsys.readouterr().err

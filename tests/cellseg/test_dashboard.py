@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams.metadata import SESSION_END_INFO_TAG as END
 from tensorboard.util import tensor_util
 
 from cellseg import dashboard_pictures as pictures
@@ -61,6 +62,16 @@ def test_hparams_hold_the_experiment_and_the_best_so_far(tmp_path):
         start.hparams["train.learning_rate"].number_value == 0.5 and start.hparams["model.name"].string_value == "unet"
     )
     assert not [name for name in start.hparams if "dashboard" in name or name.startswith("data")]
+
+
+def test_a_training_that_is_over_is_a_success_and_another_is_not(tmp_path):
+    board, _ = train(tmp_path, [good])
+    assert END not in read(tmp_path, SUMMARY)[0]
+    board.over()
+    board.on_train_end()
+    _, about = read(tmp_path, SUMMARY)
+    end = plugin_data_pb2.HParamsPluginData.FromString(about(END).plugin_data.content).session_end_info
+    assert end.status == api_pb2.STATUS_SUCCESS and end.end_time_secs > 0
 
 
 def test_parameters_are_named_as_an_override_names_them():

@@ -1,5 +1,6 @@
 """Experiments whose network finds cells one by one: what the file may say, and what watches their training."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 from cellseg import detecting, training
 from cellseg import experiment as experiments
 from cellseg.callbacks import BestWeights, ValidationImage, Warnings
+from cellseg.checkpoints import Checkpoint, Place, remembered
 from cellseg.detections import draw, nothing
 from cellseg.inference import EnsembleRun, LoadedRun, instances_function
 from pipelines.dataset import ShardReader
@@ -162,6 +164,23 @@ def test_patches_with_too_many_cells_are_said_once(tmp_path):
     watch.on_epoch_end(2)
     assert len(told.messages) == 1
     assert "2 training patches held more than train.max_objects = 3 cells" in told.messages[0]
+
+
+def test_crowded_patches_are_counted_over_an_interruption(tmp_path):
+    reader = ShardReader(write_shards(tmp_path, 6))
+    first, second = (ObjectBatches(reader, max_objects=3, patch=64, batch_size=2) for _ in range(2))
+    first.batch(0)
+    kept = json.loads(json.dumps(remembered([detecting.CrowdWatch(first, Warnings())])))
+    told = Warnings()
+    watch = detecting.CrowdWatch(second, told)
+    Checkpoint(Place(), {}, kept).remind([watch])
+    second.batch(1)
+    watch.on_epoch_end(0)
+    first.batch(1)  # as if nothing had come between
+    assert (
+        f"4 training patches held more than train.max_objects = 3 cells; the smallest of them, {first.left_out}"
+        in (told.messages[0])
+    )
 
 
 def test_where_average_precision_is_the_same_dice_decides(tmp_path):

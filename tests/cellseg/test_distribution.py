@@ -127,6 +127,22 @@ def test_what_does_not_go_together_is_said_before_any_work(monkeypatch, section,
         distribution.check(experiment(distribution=section, train=train))
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"name": "dice", "pooled": True},
+        {"name": "sum", "terms": [{"name": "bce"}, {"name": "tversky", "pooled": True, "weight": 0.5}]},
+    ],
+)
+def test_a_loss_of_the_whole_batch_is_not_divided_among_devices(monkeypatch, loss):
+    checked = experiment(distribution={"name": "mirrored"}, loss=loss)
+    with pytest.raises(InputError, match="pooled: true counts a whole batch .* mirrored each device sees its share"):
+        distribution.check(checked)
+    distribution.check(experiment(distribution={"name": "mirrored"}, loss={**loss, "pooled": False, "terms": []}))
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")  # one program sees all of it
+    distribution.check(experiment(distribution={"name": "data_parallel"}, loss=loss))
+
+
 def test_more_devices_than_there_are():
     assert distribution._first(["a", "b"], None) == ["a", "b"] and distribution._first(["a", "b"], 1) == ["a"]
     with pytest.raises(InputError, match="distribution.devices is 3, and this machine has 2: a, b"):

@@ -82,10 +82,15 @@ def test_other_folders_are_refused(run, tmp_path):
         resuming.read(run)
 
 
-def test_a_run_whose_report_is_there_is_finished(run):
-    (run / "report.html").write_text("")
+def test_a_kill_behind_the_report_leaves_a_run_that_goes_on_and_another_while_it_is_tidied_a_finished_one(run):
+    for name in (runs.MODEL, runs.SCORES, "report.html"):
+        (run / name).write_text("")
+    assert not runs.is_finished(run) and resuming.left_over(run, given()).checkpoint is not None
+    (run / runs.BACKUP / NAME).unlink()
+    assert runs.is_finished(run)
     with pytest.raises(InputError, match="is finished"):
         resuming.read(run)
+    assert not (run / runs.BACKUP).exists() and (run / runs.MODEL).exists()
 
 
 def test_a_damaged_checkpoint_is_said(run):

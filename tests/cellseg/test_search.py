@@ -1,4 +1,6 @@
+import functools
 import math
+import os
 import re
 from unittest import mock
 
@@ -9,7 +11,7 @@ import yaml
 from optuna.trial import TrialState
 
 from cellseg import experiment as experiments
-from cellseg import runs, search, search_results, search_space, search_trial, study
+from cellseg import run_list, runs, search, search_results, search_space, search_trial, study
 from cellseg.cli import search as command
 from cellseg.cli import shell
 from pipelines.errors import InputError
@@ -56,9 +58,13 @@ def train(experiment, run, *, listen, tested, interrupted=None):
     assert not tested, "a search never looks at the test images"
     (run / runs.BACKUP).mkdir(parents=True)
     judge = listen("val_dice")
+    history = ["epoch"]
     for epoch in range(experiment.train.epochs):
+        history.append(str(epoch))
+        runs.write_text(run / runs.BACKUP, runs.HISTORY, "\n".join(history) + "\n")
         judge.on_epoch_end(epoch, {"val_dice": score(experiment) * (1 - 0.5 ** (epoch + 1))})
     runs.write_json(run, runs.SCORES, {"validation": {"measures": {"dice": score(experiment), "seg": None}}})
+    os.replace(run / runs.BACKUP / runs.HISTORY, run / runs.HISTORY)
     (run / runs.BACKUP).rmdir()
 
 
@@ -146,8 +152,68 @@ def test_hopeless_trials_are_stopped_early(source, tmp_path):
     worst = max(stopped[0].intermediate_values.values())
     assert sum(one.intermediate_values[2] > worst for one in before) >= len(before) / 2
     table = pd.read_csv(tmp_path / "trials.csv")
-    assert (table["state"] == "stopped early").sum() == len(stopped)
-    assert table.loc[table["state"] == "stopped early", "score"].isna().all()
+    assert (table["state"] == "pruned").sum() == len(stopped)
+    assert table.loc[table["state"] == "pruned", "score"].isna().all()
+    space = search_space.read_space(SECTION["space"])
+    assert search_results.printed(table, space, tmp_path).count("pruned at epoch 2") == len(stopped)
+    listed = run_list.look_at(as_run(tmp_path / "trials" / study.name_of(stopped[0].number)))
+    assert listed.state == "pruned at epoch 2" and listed.epochs == 2
+
+
+def test_without_a_finished_broad_trial_there_is_no_narrow_stage_and_it_is_said(source, found, tmp_path):
+    def only_the_first(experiment, run, **options):
+        if run.name != study.name_of(0):
+            raise InputError("no memory")
+        train(experiment, run, **options)
+
+    section = {**SECTION, "broad": {"trials": 2}}
+    shared = searched(source, tmp_path, section=section, launch=functools.partial(launch, train=only_the_first))
+    assert len(shared.trials) == 3
+    checked = experiments.read(tmp_path / study.EXPERIMENT).search
+    assert "of the broad trials none has finished" in search_results.without_narrow(shared, checked)
+    assert search_results.without_narrow(found[1], checked) == ""
+
+
+def as_run(folder):
+    """What a real training would have written besides."""
+    for name in (runs.ENVIRONMENT, runs.EXPERIMENT):
+        (folder / name).write_text("")
+    return folder
+
+
+def test_of_a_pruned_trial_the_history_is_kept_alone(tmp_path):
+    backup = tmp_path / runs.BACKUP
+    backup.mkdir()
+    for name in (runs.HISTORY, runs.CHECKPOINT, "best-2.keras"):
+        (backup / name).write_text(name)
+    search_trial.tidy(tmp_path)
+    search_trial.tidy(tmp_path)  # killed before the end, and again
+    assert [path.name for path in tmp_path.iterdir()] == [runs.HISTORY]
+
+
+def test_a_trial_killed_before_it_could_tell_is_not_trained_again(source, tmp_path):
+    def killed(experiment, run, **options):
+        train(experiment, run, **options)
+        (run / runs.MODEL).write_text("")
+        raise KeyboardInterrupt
+
+    section = {**SHORT, "broad": {"trials": 1}}
+    with pytest.raises(KeyboardInterrupt):
+        searched(source, tmp_path, section=section, launch=functools.partial(launch, train=killed))
+    checked = experiments.read(tmp_path / study.EXPERIMENT)
+    shared = search.go_on(checked, tmp_path, launch=functools.partial(launch, train=once(train, 0)))
+    assert [trial.state for trial in shared.trials] == [TrialState.COMPLETE] * 2
+    assert shared.trials[0].value == pytest.approx(0.75 * (1 - 0.5**8))
+
+
+def once(train, number):
+    """A training that fails for one trial."""
+
+    def checked(experiment, run, **options):
+        assert run.name != study.name_of(number)
+        train(experiment, run, **options)
+
+    return checked
 
 
 def test_the_experiment_as_it_stands_is_never_stopped(source, tmp_path):

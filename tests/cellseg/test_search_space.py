@@ -65,8 +65,9 @@ def test_what_cannot_be_drawn_is_refused(key, named, message):
 )
 def test_a_key_that_does_not_exist_or_fit_is_named_with_the_nearest(key, values, message):
     checked = experiment(model=SMALL, train={"patch": 32}, augment=[{"name": "HorizontalFlip", "p": 0.5}])
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         search_space.check(checked, {key: Choice(tuple(values))})
+    assert str(caught.value).count("Did you mean") <= 1  # two would contradict each other
 
 
 def test_every_kind_of_key_can_be_searched():

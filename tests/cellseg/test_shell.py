@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from cellseg import __version__
+from cellseg import __version__, termination
 from cellseg.cli import shell
-from pipelines.errors import InputError
+from pipelines.errors import InputError, TerminationError
 
 COMMANDS = ("prepare", "train", "predict", "track", "evaluate", "report", "search", "runs")
 
@@ -29,7 +29,8 @@ def failing(error):
         (InputError("a.tif is damaged."), 2, "cellseg-test: a.tif is damaged.\n"),
         (FileNotFoundError("There is no folder x."), 2, "cellseg-test: There is no folder x.\n"),
         (OSError(28, "No space left on device", "/x/y"), 2, "cellseg-test: /x/y: No space left on device.\n"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, "cellseg-test: interrupted. Nothing"),
+        (TerminationError(), 143, "cellseg-test: ended by SIGTERM. Nothing"),
         (ValueError("a bug"), 1, "internal fault"),
     ],
 )
@@ -89,20 +90,22 @@ def test_rooms_are_there_after_importing_the_package():
     assert done.stdout.strip() == "{'dice': 1.0}", done.stderr
 
 
-def test_ctrl_c_is_not_lost_in_the_garbage_collector(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_are_not_lost_in_the_garbage_collector(monkeypatch, number):
     """What a callback of the collector raises is forgotten; the signal comes again when the callback has ended."""
 
     def callback(phase, info):
         if phase == "start" and not sent:
             sent.append(True)
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
 
     sent = []
     monkeypatch.setattr(sys, "unraisablehook", shell.interrupt_again)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.callbacks.append(callback)
     try:
-        with pytest.raises(KeyboardInterrupt):
+        expected = TerminationError if number == signal.SIGTERM else KeyboardInterrupt
+        with pytest.raises(expected), termination.heeded():
             gc.collect()
             threading.Event().wait(5)
     finally:

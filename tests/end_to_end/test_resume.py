@@ -97,8 +97,12 @@ def whole(trainings):
     return trainings.folder / "whole"
 
 
-def kill(trainings, process, run, *, writes, torn):
-    """Kill a training when its checkpoint was written so many times; `torn`: while the next one is being written."""
+def kill(trainings, process, run, *, writes, torn=False, by=signal.SIGKILL):
+    """Kill a training when its checkpoint was written so many times; `torn`: while the next one is being written.
+
+    Returns:
+        Its exit status.
+    """
     backup, seen, last = run / "backup", 0, None
     while not trainings.ended(0.001):
         try:
@@ -107,9 +111,8 @@ def kill(trainings, process, run, *, writes, torn):
             continue
         seen, last = seen + (now != last), now
         if seen >= writes and (not torn or any(backup.glob(".checkpoint.partial-*"))):
-            os.kill(process, signal.SIGKILL)
-            assert trainings.status() == -signal.SIGKILL
-            return
+            os.kill(process, by)
+            return trainings.status()
     pytest.fail(f"it has ended before: {(trainings.folder / 'printed.txt').read_text()}")
 
 
@@ -133,10 +136,13 @@ def test_a_training_killed_three_times_ends_as_one_that_was_not(trainings, whole
     for number in range(3):
         arguments = ("--resume", "run") if number else ("experiment.yaml", "--out", "run")
         process = trainings.start(*arguments)
-        kill(trainings, process, run, writes=moments.randrange(2, 6), torn=number == 1)
+        writes = moments.randrange(2, 6)
+        assert kill(trainings, process, run, writes=writes, torn=number == 1) == -signal.SIGKILL
         place = Checkpoint.read(run / "backup" / NAME).place  # whole, whenever it was killed
         places.append((place.epoch, place.step))
     assert places == sorted(places) and places[0] > (0, 0)
+    assert kill(trainings, trainings.start("--resume", "run"), run, writes=2, by=signal.SIGTERM) == 143
+    assert "ended by SIGTERM" in (trainings.folder / "printed.txt").read_text()
     assert "train.epochs is 3 in the run, 4 here" in refused(trainings, "--resume", "run", "train.epochs=4")
     trainings.start("experiment.yaml", "train.max_hours=5", "--resume", "run")
     assert trainings.status() == 0, (trainings.folder / "printed.txt").read_text()
@@ -144,7 +150,7 @@ def test_a_training_killed_three_times_ends_as_one_that_was_not(trainings, whole
     for name in ("history.csv", "threshold.json", "scores.json"):
         assert (run / name).read_bytes() == (whole / name).read_bytes()
     assert not [path for path in run.iterdir() if path.name == "backup" or "partial" in path.name]
-    assert (run / "environment.txt").read_text().count("\nresumed\n") == 3
+    assert (run / "environment.txt").read_text().count("\nresumed\n") == 4
 
 
 def test_a_finished_run_is_not_resumed(trainings, whole):
@@ -153,11 +159,11 @@ def test_a_finished_run_is_not_resumed(trainings, whole):
 
 def test_a_run_whose_data_has_changed_is_not_resumed(trainings, whole):
     run = trainings.folder / "changed"
-    kill(trainings, trainings.start("experiment.yaml", "--out", "changed"), run, writes=1, torn=False)
+    kill(trainings, trainings.start("experiment.yaml", "--out", "changed"), run, writes=1)
     path = trainings.folder / "raw" / "labels" / "cell03.tif"
     before = path.read_bytes()
     path.write_bytes((trainings.folder / "raw" / "labels" / "cell04.tif").read_bytes())
     told = refused(trainings, "--resume", "changed")
     path.write_bytes(before)
-    assert "labels/cell03.tif" in told and "changed" in told
-    assert "go on with what is there: cellseg-train --resume changed" in told
+    assert "changed cannot go on: The raw data" in told and "labels/cell03.tif" in told
+    assert "this one goes on when its data are as they were" in told and "To go on with" not in told

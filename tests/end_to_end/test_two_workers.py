@@ -1,10 +1,13 @@
 """cellseg-train on two machines, played by two processes that talk over the loopback interface."""
 
+import signal
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cellseg import experiment, workflow
+from cellseg.checkpoints import NAME, Checkpoint
 from tests.datasets import write_pairs
 from tests.worker_processes import EXPERIMENT, trained
 
@@ -59,6 +62,23 @@ def test_a_killed_worker_ends_the_training_and_a_restart_goes_on(tmp_path, monke
     history = pd.read_csv(folder / "run0" / "history.csv")
     expected = one_process(folder, monkeypatch, *overrides)
     assert history["epoch"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
+
+
+@pytest.mark.workers
+def test_sigterm_ends_both_workers_with_a_checkpoint(tmp_path, monkeypatch):
+    folder = prepared(tmp_path)
+    overrides = ["train.epochs=3"]
+    first = {"out": "first", "dies": {0: 2, 1: 2}, "by": signal.SIGTERM, "overrides": overrides}
+    trained(folder, first)
+    assert [(folder / "first" / f"{number}.status").read_text() for number in (0, 1)] == ["143", "143"]
+    place = Checkpoint.read(folder / "run0" / "backup" / NAME).place
+    assert (place.epoch, place.step) == (1, 1)  # behind the step in which it came, and not only behind an epoch
+    trained(folder, {"out": "second", "resume": True})
+    assert [(folder / "second" / f"{number}.status").read_text() for number in (0, 1)] == ["0", "0"]
+    history = pd.read_csv(folder / "run0" / "history.csv")
+    expected = one_process(folder, monkeypatch, *overrides)
+    assert history["epoch"].tolist() == [0, 1, 2]
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-4)
 
 
