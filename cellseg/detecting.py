@@ -4,9 +4,10 @@ The networks live in `cellseg.models`; what they find becomes labels in `cellseg
 up in `cellseg.training`.
 """
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -30,7 +31,7 @@ SCORES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # least scor
 
 def check(experiment: Experiment) -> None:
     """Raise InputError where a section of the file means nothing to a network that finds cells one by one."""
-    name, asked = experiment.model["name"], experiment.inference
+    name, asked, start = experiment.model["name"], experiment.inference, experiment.train.start_from
     spelled = SPELLED.get(name, name)
     if target_name(experiment.target) not in TARGETS or not isinstance(experiment.target, str):
         raise InputError(
@@ -51,6 +52,12 @@ def check(experiment: Experiment) -> None:
     ):
         if given != usual:
             raise InputError(f"{key} is {given!r}, but {spelled} takes no other than {usual!r}: {why}. Leave it out.")
+    if experiment.model.get("batch_norm") == "frozen" and not (experiment.model.get("pretrained") or start):
+        raise InputError(
+            f"model.batch_norm is frozen, but the weights of this {spelled} are random: its statistics would stay "
+            "those of no data, and nothing would be normalised. Name weights (model.pretrained, train.start_from), or "
+            "leave batch_norm out."
+        )
     if experiment.distribution is not None:
         raise InputError(
             f"distribution: {spelled} trains on one device, for its regions are drawn anew in each step by one "
@@ -62,6 +69,23 @@ def check(experiment: Experiment) -> None:
         )
     if asked.engine == "openvino":
         raise InputError(f"inference.engine: {spelled} is computed by Keras. Set it to auto or keras, or leave it out.")
+
+
+@contextlib.contextmanager
+def crowds_told(told: Warnings) -> Iterator[None]:
+    """Tiles with more cells than the network can name, while images are scored: counted, and said once in the end."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ManyCellsWarning)
+        yield
+    crowds = [one for one in caught if issubclass(one.category, ManyCellsWarning)]
+    for other in caught:
+        if other not in crowds:
+            warnings.showwarning(other.message, other.category, other.filename, other.lineno)
+    if crowds:
+        told.say(
+            f"While images were scored, {len(crowds)} tiles held more cells than the network can name; those beyond "
+            f"count as missed. The first: {crowds[0].message}"
+        )
 
 
 class DetectionValidation(WholeImageValidation):

@@ -132,7 +132,7 @@ def _content(run: Path) -> dict[str, Any]:
         "errors": _errors(run),
         "threshold": threshold,
         "detects": _detects(text),
-        "threshold_image": _threshold_image(run, threshold),
+        "threshold_image": _threshold_image(run, threshold, cells=_detects(text)),
         "tuning": _tuning(run, threshold),
         "training_image": _training_image(run),
         "training_minutes": data.get("training_minutes"),
@@ -250,12 +250,13 @@ def _training_image(run: Path) -> str | None:
     return _embedded(figures.training_curves(history))
 
 
-def _threshold_image(run: Path, threshold: Mapping) -> str | None:
+def _threshold_image(run: Path, threshold: Mapping, *, cells: bool) -> str | None:
     if not threshold.get("curve") or threshold.get("threshold") is None:
         return None
     measure, tuned = str(threshold.get("measure", "")), threshold.get("search")
     try:
-        png = figures.threshold_curve(threshold["curve"], threshold["threshold"], tuned=tuned, measure=measure)
+        chosen = threshold["threshold"]
+        png = figures.threshold_curve(threshold["curve"], chosen, tuned=tuned, measure=measure, cells=cells)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged_threshold(run, error) from error
     return _embedded(png)

@@ -4,6 +4,7 @@ Each step's own work lives below: `pipelines.prepare`, `cellseg.training`, `cell
 `cellseg.report`.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def train(
     Raises:
         InputError: bad input; an old run is still there then.
     """
-    from cellseg import callbacks, distribution, guards, resuming, training
+    from cellseg import callbacks, detecting, distribution, guards, resuming, training
 
     if placement is None:
         training.prepare_devices()
@@ -149,13 +150,15 @@ def train(
         for name in (runs.HISTORY, runs.MODEL):
             if (run / runs.BACKUP / name).is_file():  # else it was moved before an interruption
                 os.replace(run / runs.BACKUP / name, run / name)
-        say("tuning the threshold on the validation images")
-        loaded = tune(run, reader, progress=progress, say=say)
-        if tested:
-            say("scoring the held-out images")
-            scoring.score_held_out(loaded, reader, progress=progress).write(run)
-        else:
-            runs.write_json(run, runs.SCORES, scoring.score_validation(loaded, reader, progress=progress))
+        with detecting.crowds_told(warnings) if experiment.detects else contextlib.nullcontext():
+            say("tuning the threshold on the validation images")
+            loaded = tune(run, reader, progress=progress, say=say)
+            if tested:
+                say("scoring the held-out images")
+                scoring.score_held_out(loaded, reader, progress=progress).write(run)
+            else:
+                runs.write_json(run, runs.SCORES, scoring.score_validation(loaded, reader, progress=progress))
+        runs.write_json(run, runs.WARNINGS, warnings.messages)
         if tested:
             write_report(run)
         shutil.rmtree(run / runs.BACKUP, ignore_errors=True)

@@ -44,7 +44,8 @@ def training_curves(history: pd.DataFrame) -> bytes:
     _curve(loss, epochs, _column(history, "loss"), "training loss", BLUE)
     _curve(dice, epochs, scores, f"{MONITORS[monitor]}{told}", ORANGE)
     _curve(rate, epochs, rates, "learning rate", GREY)
-    _curve(ratio, epochs, _column(history, "val_foreground_ratio"), "drawn / true foreground at threshold 0.5", GREY)
+    told = "the best least score" if monitor == "val_average_precision" else "threshold 0.5"
+    _curve(ratio, epochs, _column(history, "val_foreground_ratio"), f"drawn / true foreground at {told}", GREY)
     ratio.axhline(1, color="#bbbbbb", linewidth=0.8, zorder=0)
     if np.isfinite(rates).any() and np.nanmin(rates) > 0:
         ends = sorted({float(np.nanmin(rates)), float(np.nanmax(rates))})
@@ -68,6 +69,7 @@ def threshold_curve(
     *,
     tuned: Mapping[str, Sequence[float | None]] | None = None,
     measure: str = "",
+    cells: bool = False,
 ) -> bytes:
     """Dice, and drawn / true foreground, at every threshold of the probability; the chosen threshold marked.
 
@@ -77,6 +79,8 @@ def threshold_curve(
         tuned: `search` of `threshold.json`: threshold, value; it gets a plot of its own, the first, with a dot at each
             threshold that was tried and a ring at the chosen one.
         measure: What the values of `tuned` are.
+        cells: The threshold is the least score of a cell, and marked where that is drawn; a pixel's probability is the
+            score of its cell times the mask.
 
     Returns:
         PNG.
@@ -103,7 +107,11 @@ def threshold_curve(
         right.set_ylim(0, min(float(np.nanmax(ratio)) * 1.05, 3.0))
     for axis in axes:
         axis.set_xlim(0, 1)
-        axis.set_xlabel("threshold of the probability", fontsize=9)
+        scored = cells and axis in (left, right)
+        name = "least score of a cell" if cells else "threshold of the probability"
+        axis.set_xlabel("threshold of score x mask" if scored else name, fontsize=9)
+        if scored:
+            continue
         axis.axvline(chosen, color="#444444", linewidth=1, linestyle="--")
         axis.annotate(
             f"chosen: {chosen:.3g}",

@@ -1,6 +1,7 @@
 """Experiments whose network finds cells one by one: what the file may say, and what watches their training."""
 
 import json
+import warnings
 from pathlib import Path
 
 import keras
@@ -13,6 +14,7 @@ from cellseg.callbacks import BestWeights, ValidationImage, Warnings
 from cellseg.checkpoints import Checkpoint, Place, remembered
 from cellseg.detections import draw, nothing
 from cellseg.inference import EnsembleRun, LoadedRun, instances_function
+from cellseg.predictors import ManyCellsWarning
 from pipelines.dataset import ShardReader
 from pipelines.errors import InputError
 from pipelines.objects import ObjectBatches
@@ -30,6 +32,9 @@ def test_an_experiment_needs_the_model_alone():
     assert not experiment().detects and experiment().tuning.measure == "dice"
     assert experiment(model=MODEL, tuning={"measure": "seg"}).tuning.measure == "seg"
     detecting.check(checked)
+    frozen = {**MODEL, "batch_norm": "frozen"}
+    detecting.check(experiment(model={**frozen, "pretrained": "coco.npz"}))
+    detecting.check(experiment(model=frozen, train={"start_from": "runs/other"}))
 
 
 @pytest.mark.parametrize(
@@ -54,6 +59,10 @@ def test_an_experiment_needs_the_model_alone():
         ({"inference": {"zoom": [1, 2]}}, r"inference.zoom: Mask R-CNN looks at one size, got \[1.0, 2.0\]"),
         ({"inference": {"engine": "openvino"}}, "inference.engine: Mask R-CNN is computed by Keras"),
         ({"distribution": {"name": "mirrored"}}, "distribution: Mask R-CNN trains on one device"),
+        (
+            {"model": {**MODEL, "batch_norm": "frozen"}},
+            "model.batch_norm is frozen, but the weights .* are random.*model.pre",
+        ),
         ({"train": {"patch": 100}}, "Mask R-CNN cannot take a 100x100 tile.*96 and 128"),
         ({"model": {**MODEL, "widht": 3}}, "model.widht: 'mask_rcnn' takes no such key. Did you mean 'width'?"),
         ({"model": {**MODEL, "classes": 3}}, "model.classes: 'mask_rcnn' takes no such key"),
@@ -181,6 +190,21 @@ def test_crowded_patches_are_counted_over_an_interruption(tmp_path):
         f"4 training patches held more than train.max_objects = 3 cells; the smallest of them, {first.left_out}"
         in (told.messages[0])
     )
+
+
+def test_tiles_with_too_many_cells_are_counted_while_images_are_scored(capsys):
+    told = Warnings()
+    with detecting.crowds_told(told):
+        pass
+    assert told.messages == []
+    with detecting.crowds_told(told):
+        for found in (41, 52):
+            warnings.warn(f"{found} cells were found in a tile of 64 px", ManyCellsWarning, stacklevel=1)
+    assert told.messages == [
+        "While images were scored, 2 tiles held more cells than the network can name; those beyond count as missed. "
+        "The first: 41 cells were found in a tile of 64 px"
+    ]
+    assert told.messages[0] in capsys.readouterr().err
 
 
 def test_where_average_precision_is_the_same_dice_decides(tmp_path):

@@ -172,6 +172,19 @@ def test_threshold_curve_shows_the_choice():
     assert figures.threshold_curve(CURVE, 0.3) != figures.threshold_curve(CURVE, 0.6)
 
 
+def test_the_least_score_of_a_cell_is_no_threshold_of_the_pixels():
+    low, high = (read(figures.threshold_curve(CURVE, chosen, cells=True)) for chosen in (0.3, 0.6))
+    np.testing.assert_array_equal(low, high)
+    tuned = {"threshold": [0.3, 0.6], "value": [0.5, 0.7]}
+    low, high = (read(figures.threshold_curve(CURVE, chosen, tuned=tuned, cells=True)) for chosen in (0.3, 0.6))
+    assert (low != high).any()
+
+
+def test_the_foreground_ratio_of_a_detector_is_that_at_its_best_score():
+    scores = HISTORY["val_dice"].to_numpy()
+    assert figures.training_curves(HISTORY.assign(val_average_precision=scores)) != figures.training_curves(HISTORY)
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from cellseg.models.mask_rcnn.anchors import FIRST_STRIDE, strides
@@ -20,9 +21,8 @@ def roi_align(features: Sequence[Any], boxes, *, size: int):
     """Regions (B, R, size, size, C) of a pyramid, each of the level that suits its size.
 
     Level k = floor(4 + log2(sqrt(area) / 224)), within those there are. A bin is the mean of 2x2 samples; samples are
-    taken where they are (`half_pixel` in ONNX, `aligned` in PyTorch). Bilinear interpolation at a grid of rows and
-    columns is two matrix products, so that neither way copies the four neighbours of each sample, and the gradient
-    scatters nothing.
+    taken where they are (`half_pixel` in ONNX, `aligned` in PyTorch). The levels' cells lie in one table, of which each
+    bin takes its 16 cells: what a region costs depends neither on the image's size nor on the number of levels.
 
     Args:
         features: P2, P3, ...: float (B, h, w, C), stride 4, 8, ...
@@ -33,14 +33,26 @@ def roi_align(features: Sequence[Any], boxes, *, size: int):
         He, Gkioxari, Dollar, Girshick 2017, sec. 3, https://arxiv.org/abs/1703.06870; levels: Lin et al. 2017, eq. 1
     """
     boxes = ops.stop_gradient(boxes)
+    batch, number = boxes.shape[:2]
+    channels, kind = features[0].shape[-1], features[0].dtype
+    # float32: gradients of regions that share a cell add up there, in half precision with an error that grows.
+    cells = [ops.reshape(ops.cast(feature, "float32"), (batch, -1, channels)) for feature in features]
+    heights, widths = ([feature.shape[axis] for feature in features] for axis in (1, 2))
+    starts = np.cumsum([0, *(level.shape[1] for level in cells)])
     levels = roi_levels(boxes, len(features))
-    regions = 0
-    for level, (stride, feature) in enumerate(zip(strides(len(features)), features, strict=True)):
-        here = ops.cast(levels == level, feature.dtype)[:, :, None, None]
-        rows = _interpolation(boxes[..., 0], boxes[..., 2], feature.shape[1], size=size, stride=stride)
-        columns = _interpolation(boxes[..., 1], boxes[..., 3], feature.shape[2], size=size, stride=stride)
-        regions += _cut(feature, ops.cast(rows, feature.dtype) * here, ops.cast(columns, feature.dtype))
-    return regions
+    stride, height, width, first = (
+        ops.take(ops.convert_to_tensor(of_level, "int32"), levels, axis=0)
+        for of_level in (strides(len(features)), heights, widths, starts[:-1])
+    )
+    first = first + ops.arange(batch, dtype="int32")[:, None] * int(starts[-1])
+    rows, row_weights = _neighbours(boxes[..., 0], boxes[..., 2], height, size=size, stride=stride)
+    columns, column_weights = _neighbours(boxes[..., 1], boxes[..., 3], width, size=size, stride=stride)
+    places = rows[:, :, :, None, :, None] * _spread(width) + columns[:, :, None, :, None, :] + _spread(first)
+    weights = row_weights[:, :, :, None, :, None] * column_weights[:, :, None, :, None, :]
+    table = ops.reshape(ops.concatenate(cells, axis=1), (-1, channels))
+    taken = ops.take(table, ops.reshape(places, (-1, (2 * SAMPLING_RATIO) ** 2)), axis=0)
+    regions = ops.matmul(ops.reshape(weights, (-1, 1, (2 * SAMPLING_RATIO) ** 2)), taken)
+    return ops.cast(ops.reshape(regions, (batch, number, size, size, channels)), kind)
 
 
 def roi_levels(boxes, levels: int):
@@ -75,35 +87,34 @@ def crop_ids(labels, ids, boxes, *, size: int):
     return share
 
 
-def _samples(start, stop, length: int, *, number: int, stride: int):
-    """Positions (..., number) of equally spaced samples between two edges, in cells, within the cells' centres."""
-    steps = (ops.arange(number, dtype="float32") + 0.5) / number
-    positions = start[..., None] + (stop - start)[..., None] * steps
-    return ops.clip(positions / stride - 0.5, 0, length - 1)
+def _neighbours(start, stop, length, *, size: int, stride):
+    """Cells along an axis that bins (B, R) need, int32 (B, R, size, 4), and the weight of each, float32.
 
-
-def _interpolation(start, stop, length: int, *, size: int, stride: int):
-    """Matrix (..., size, length) that takes a row of cells to the bins' values."""
-    positions = _samples(start, stop, length, number=size * SAMPLING_RATIO, stride=stride)
-    weights = ops.relu(1 - ops.abs(positions[..., None] - ops.arange(length, dtype="float32")))
-    shape = (*weights.shape[:-2], size, SAMPLING_RATIO, length)
-    return ops.mean(ops.reshape(weights, shape), axis=-2)
-
-
-def _cut(feature, rows, columns):
-    """(B, h, w, C), (B, R, s, h), (B, R, s, w) -> (B, R, s, s, C)."""
-    batch, height, width, channels = feature.shape
-    number, size = rows.shape[1:3]
-    rows = ops.reshape(rows, (batch, number * size, height))
-    strips = ops.matmul(rows, ops.reshape(feature, (batch, height, width * channels)))
-    strips = ops.reshape(strips, (batch, number, size, width, channels))
-    return ops.matmul(columns[:, :, None], strips)
+    `length` and `stride` int32 (B, R): of each region's level.
+    """
+    stride, last = (ops.cast(x, "float32")[..., None] for x in (stride, length - 1))
+    low, high, part = _between(start, stop, last, number=size * SAMPLING_RATIO, stride=stride)
+    shape = (*low.shape[:-1], size, 2 * SAMPLING_RATIO)
+    weights = ops.stack([1 - part, part], axis=-1) / SAMPLING_RATIO
+    return ops.reshape(ops.stack([low, high], axis=-1), shape), ops.reshape(weights, shape)
 
 
 def _corners(start, stop, length: int, *, size: int):
     """The two neighbours of each bin's middle along an axis: [(index int32, weight float32)], each (B, R, size)."""
-    positions = _samples(start, stop, length, number=size, stride=1)
+    low, high, part = _between(start, stop, float(length - 1), number=size, stride=1.0)
+    return [(low, 1 - part), (high, part)]
+
+
+def _between(start, stop, last, *, number: int, stride):
+    """Of equally spaced samples between two edges, kept between the first and last cell's middle: the cell before each,
+    int32 (..., number), the one behind it, and the share of the latter."""
+    steps = (ops.arange(number, dtype="float32") + 0.5) / number
+    positions = start[..., None] + (stop - start)[..., None] * steps
+    positions = ops.minimum(ops.maximum(positions / stride - 0.5, 0.0), last)
     low = ops.floor(positions)
-    part = positions - low
-    low = ops.cast(low, "int32")
-    return [(low, 1 - part), (ops.minimum(low + 1, length - 1), part)]
+    low, high = (ops.cast(x, "int32") for x in (low, ops.minimum(low + 1, last)))
+    return low, high, positions - ops.cast(low, "float32")
+
+
+def _spread(x):
+    return x[:, :, None, None, None, None]

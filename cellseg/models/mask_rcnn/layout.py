@@ -11,6 +11,7 @@ from keras import ops
 from pipelines.errors import InputError
 
 SIDE_FACTOR = 32  # the sides of an image must be multiples of it
+BOX_BINS, MASK_BINS = 7, 14  # of a region, for the heads; masks are twice as fine
 
 
 def check_sides(shape: Sequence[int | None]) -> tuple[int, int]:

@@ -18,16 +18,15 @@ from cellseg.models.mask_rcnn.anchors import pyramid_anchors
 from cellseg.models.mask_rcnn.boxes import BOX_WEIGHTS, encode
 from cellseg.models.mask_rcnn.detector import Detector
 from cellseg.models.mask_rcnn.heads import box_head, mask_head
-from cellseg.models.mask_rcnn.layout import check_sides, flat, of_class
+from cellseg.models.mask_rcnn.layout import BOX_BINS, MASK_BINS, check_sides, flat, of_class
 from cellseg.models.mask_rcnn.options import BACKBONES, checked
 from cellseg.models.mask_rcnn.proposals import proposal_head, propose
-from cellseg.models.mask_rcnn.published import load_backbone
+from cellseg.models.mask_rcnn.published import load_published
 from cellseg.models.mask_rcnn.pyramid import pyramid
 from cellseg.models.mask_rcnn.resnet import resnet
 from cellseg.models.mask_rcnn.suppression import take_rows
 
 ROI_LEVELS = 4  # regions are cut from P2 to P5
-BOX_BINS, MASK_BINS = 7, 14  # of a region; masks are twice as fine
 PARTS = ("proposal_score_loss", "proposal_box_loss", "class_loss", "box_loss", "mask_loss")
 
 
@@ -48,7 +47,8 @@ class MaskRCNN(keras.Model):
         channels: Of the image.
         backbone: `resnet50` or `resnet18`.
         width: Channels of the backbone's first stage; 64 is the published network.
-        batch_norm: `trainable`, or `frozen` for pretrained weights: scale, shift and moving statistics stay.
+        batch_norm: `trainable`, or `frozen` for pretrained weights: scale, shift and moving statistics stay. With
+            random weights they would be those of no data: nothing would be normalised.
         fpn_channels: Of each level of the pyramid.
         box_features: Hidden size of the box head.
         mask_channels: Of the mask head's hidden layers.
@@ -65,7 +65,8 @@ class MaskRCNN(keras.Model):
         score_threshold: Least probability of a found object.
         detection_iou: IoU of two found objects of a class above which the worse is dropped.
         detections: Number of rows that `detect` returns.
-        pretrained: Path of the backbone's weights, see `published`; None = random. A saved network holds its own.
+        pretrained: Path of published weights, of the backbone or the whole, see `published`; None = random. A saved
+            network holds its own.
         seed: Of the sampling.
         precision: Name of a dtype policy; None = Keras' global one.
 
@@ -121,7 +122,7 @@ class MaskRCNN(keras.Model):
         finally:
             keras.config.set_dtype_policy(before)
         if pretrained is not None:
-            load_backbone(self.network, Path(pretrained))
+            load_published(self, Path(pretrained))
         self.draws = keras.random.SeedGenerator(seed)
         self.parts = {part: keras.metrics.Mean(name=part) for part in PARTS}
         self.built = True

@@ -36,14 +36,30 @@ def test_the_level_follows_the_side():
     assert np.asarray(roi_levels(long, 4)).tolist() == [1]
 
 
-def test_each_region_is_cut_from_its_level_alone():
+def test_each_region_is_cut_from_its_own_level_of_its_own_image():
     rng = np.random.default_rng(1)
-    features = [rng.normal(size=(1, 128 // stride, 256 // stride, 2)).astype(np.float32) for stride in (4, 8)]
+    features = [rng.normal(size=(2, 128 // stride, 256 // stride, 2)).astype(np.float32) for stride in (4, 8)]
     boxes = np.asarray([[[5, 9, 40, 61], [3.5, 20.25, 127, 230]]], np.float32)
-    cut = np.asarray(roi_align(features, boxes, size=7))[0]
-    for place, stride in enumerate((4, 8)):
-        wanted = onnx_roi_align(features[place][0], boxes[0, place : place + 1], size=7, stride=stride, samples=2)
-        np.testing.assert_allclose(cut[place : place + 1], wanted, atol=1e-5)
+    boxes = np.concatenate([boxes, boxes[:, ::-1] - 2])  # the second image holds them the other way round
+    cut = np.asarray(roi_align(features, boxes, size=7))
+    for image, levels in enumerate(((0, 1), (1, 0))):
+        for place, level in enumerate(levels):
+            box, stride = boxes[image, place : place + 1], (4, 8)[level]
+            wanted = onnx_roi_align(features[level][image], box, size=7, stride=stride, samples=2)
+            np.testing.assert_allclose(cut[image, place : place + 1], wanted, atol=1e-5)
+
+
+def test_in_half_precision_gradients_of_many_regions_add_up():
+    import tensorflow as tf
+
+    # Every bin of 300 equal regions is the one cell that there is; float16 counts in ones to 2048, and stays there.
+    feature = tf.ones((1, 1, 1, 1), "float16")
+    with tf.GradientTape() as tape:
+        tape.watch(feature)
+        cut = roi_align([feature], np.tile(np.asarray([0, 0, 4, 4], np.float32), (1, 300, 1)), size=7)
+        total = tf.reduce_sum(tf.cast(cut, "float32"))
+    assert cut.dtype == tf.float16 and float(total) == 300 * 49
+    assert float(tape.gradient(total, feature)[0, 0, 0, 0]) == pytest.approx(300 * 49, rel=1e-3)
 
 
 def test_mask_targets_are_those_of_onnx_runtime():
