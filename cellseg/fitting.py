@@ -193,6 +193,9 @@ class Fitting:
             except watch.NotFiniteError as error:
                 checkpoint = self._step_back(error)
                 hours = None if hours is None else max(0.0, hours - self._sitting / 3600)
+        for callback in self.watchers.all():
+            if isinstance(callback, guards.SmallValidation):
+                callback.on_training_over()
         best = self.folder / self.watchers.best.file
         if best.is_file():  # not if the end was interrupted just behind this
             best.replace(self.folder / MODEL)
