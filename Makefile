@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 BENCHED := .venv/.bench
 
-.PHONY: demo test test-torch test-workers bench lint format clean setup
+.PHONY: demo test test-torch test-workers kill bad-input fuzz soak test-wheel test-oldest bench lint format clean setup
 
 demo: $(READY)
 	@CELLSEG_DATA=experiments/data $(BIN)/cellseg-train experiments/demo.yaml --overwrite --out runs/demo
@@ -23,6 +23,31 @@ test-torch: $(BENCHED)
 # Trainings on several machines, played by processes; what kills them, and logical devices, takes longer than it tells.
 test-workers: $(READY)
 	$(BIN)/python -m pytest -m workers
+
+# By hand, the results stand in docs/reliability.md: each takes from a quarter of an hour to some hours.
+kill: $(READY)
+	$(BIN)/python -m tests.reliability.kills
+	$(BIN)/python -m tests.reliability.limits
+
+# Every file of tests/corpus.py through the commands: some 15 minutes.
+bad-input: $(READY)
+	$(BIN)/python -m tests.reliability.bad_input
+
+# MINUTES each of four readers. atheris, which guides the search, is not among what the tests need.
+MINUTES ?= 15
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	for reader in image tracks manifest yaml; do $(BIN)/python -m tests.reliability.fuzzing $$reader --minutes $(MINUTES) || exit 1; done
+
+soak: $(READY)
+	$(BIN)/python -m tests.reliability.soak
+
+# Environments of their own, 3 GB each; make PYTHONS="python3.12 python3.13" test-wheel for others.
+test-wheel: $(READY)
+	$(BIN)/python -m tests.reliability.wheel $(if $(PYTHONS),--python $(PYTHONS))
+
+test-oldest: $(READY)
+	$(BIN)/python -m tests.reliability.oldest
 
 bench: $(BENCHED)
 	for script in reproducibility weight_map shards input_pipeline prepare_memory networks train_step fit_overhead dashboard measures ctc_measures predict measuring tracking mask_rcnn; do $(BIN)/python benchmarks/$$script.py || exit 1; done

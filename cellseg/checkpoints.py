@@ -5,6 +5,7 @@ When one is written, and going on from it, is the work of `cellseg.fitting`; whe
 """
 
 import json
+import math
 import random
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -99,6 +100,7 @@ class Checkpoint:
         if not path.is_file():
             raise FileNotFoundError(f"There is no checkpoint {path}.")
         try:
+            _check_claim(path)
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:  # np.load may leave it open
                 about = json.loads(stored["about"].tobytes())
                 version, counts = about.pop("version"), about.pop("counts")
@@ -109,7 +111,7 @@ class Checkpoint:
                     )
                 values = {part: [stored[f"{part}_{n:05d}"] for n in range(counts[part])] for part in PARTS}
             return cls(**{**about, "place": Place(**about["place"]), "values": values})
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is damaged ({error}): the training cannot go on. Begin it anew.") from error
@@ -197,6 +199,18 @@ def generators() -> dict[str, Any]:
 def finite(values: dict[str, list[np.ndarray]]) -> bool:
     """Whether no value is NaN or infinite."""
     return all(np.isfinite(value).all() for part in values.values() for value in part if value.dtype.kind == "f")
+
+
+def _check_claim(path: Path) -> None:
+    """Raise ValueError if arrays claim to be larger than the file: ours are not compressed."""
+    with zipfile.ZipFile(path) as archive:
+        size = path.stat().st_size
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                np.lib.format.read_magic(file)
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if member.file_size > size or math.prod(shape) * dtype.itemsize > size:
+                raise ValueError(f"{member.filename} claims to be larger than the file")
 
 
 def _assign(variables: Sequence, values: Sequence[np.ndarray], what: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from cellseg import runs
+from cellseg import runs, yaml_text
 from cellseg.comparison import Comparison, ranked
 from cellseg.metrics import IMAGE_METRICS, METRICS, count_image
 from cellseg.published import PARAMETERS, PRINTED_RANK_SUM, Column, Method, Published
@@ -91,7 +91,7 @@ def _read_run(folder: Path, name: str, split: str) -> ScoredRun:
         )
     data = runs.read_json(folder, runs.DATA) if (folder / runs.DATA).is_file() else {}
     try:
-        section = yaml.safe_load((folder / runs.EXPERIMENT).read_text(encoding="utf-8"))["data"]
+        section = yaml_text.load((folder / runs.EXPERIMENT).read_text(encoding="utf-8"))["data"]
         source = section.get("source") or []
         scores = content[split]
         return ScoredRun(

@@ -14,6 +14,7 @@ from pipelines.errors import InputError
 
 AHEAD, BEHIND = 1, 2  # files read before the network is free, and files that are being labelled and written
 IN_FLIGHT = AHEAD + 1 + BEHIND
+OWN = (InputError, OSError, MemoryError)  # errors of one file, after which the next may do
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def conveyed(
         write: In a thread, while the network looks at the next file.
 
     Yields:
-        The outcome of each file, in order. An `InputError` or `OSError` of any stage is the file's own; before the
+        The outcome of each file, in order. An error of `OWN` of any stage is the file's own; before the
         network goes on, everything ahead of such a file is yielded, so that a caller who stops there has no more.
     """
     files = iter(files)
@@ -72,7 +73,7 @@ def conveyed(
                     picture = coming.result()
                     read_ahead()
                     seen = look(picture)
-                except (InputError, OSError) as error:
+                except OWN as error:
                     while writing:
                         yield _written(*writing.popleft())
                     yield Outcome(file, error=error)
@@ -91,5 +92,5 @@ def conveyed(
 def _written(file: Path, future: Future) -> Outcome:
     try:
         return future.result()
-    except (InputError, OSError) as error:
+    except OWN as error:
         return Outcome(file, error=error)

@@ -15,7 +15,8 @@ from typing import Any
 import pydantic
 import yaml
 
-from cellseg.boxed import find_run
+from cellseg import yaml_text
+from cellseg.boxed import find_experiment, find_run
 from cellseg.named import Named
 from cellseg.sections import Data, Distribution, Inference, Search, Section, Seed, Split, Train, Tuning
 from pipelines.errors import InputError, nearest
@@ -56,7 +57,7 @@ DETECTOR_MEASURE = "average_precision"
 
 
 class Experiment(Section):
-    """One experiment file. `folder` is where it lies; paths are looked for below CELLSEG_DATA first, then there."""
+    """One experiment file. `folder` is where it lies; data paths are looked for as `places` says."""
 
     name: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: Seed = 0
@@ -92,7 +93,7 @@ class Experiment(Section):
         return self.model.get("name") in DETECTORS
 
     def sources(self) -> list[Path]:
-        """The folders of the raw data: as given if absolute, else below $CELLSEG_DATA, else beside the YAML file.
+        """The folders of the raw data: see `places`.
 
         Raises:
             FileNotFoundError: one is in none of these places; the message lists them.
@@ -103,7 +104,7 @@ class Experiment(Section):
             there = next((place for place in tried if place.exists()), None)
             if there is None:
                 raise FileNotFoundError(
-                    f"data.source: '{source}' was not found. Looked for {' and '.join(map(str, tried))}. "
+                    f"data.source: '{source}' was not found. Looked for {', '.join(map(str, tried))}. "
                     f"Set {DATA_ROOT} to the folder that holds it, or give an absolute path."
                 )
             found.append(there)
@@ -118,7 +119,7 @@ class Experiment(Section):
         if self.split.file is None:
             return None
         tried = places(self.split.file, self.folder)
-        return next((place for place in tried if place.exists()), tried[-1])
+        return next((place for place in tried if place.exists()), tried[:2][-1])
 
     def start_from(self) -> Path | None:
         """The run of `train.start_from`: from here, else beside the YAML file, else in the box; None without one."""
@@ -153,9 +154,10 @@ class Experiment(Section):
         return self.model_copy(update={"data": self.data.model_copy(update=changes), "split": split, "train": train})
 
     def _beside(self, path: str) -> str:
-        """Absolute if it is found beside the YAML file alone, else as it is."""
-        beside = self.folder / path
-        return str(beside.resolve()) if not places(path, self.folder)[0].exists() and beside.exists() else path
+        """Absolute if it is found by the YAML file alone, else as it is."""
+        below, *beside = places(path, self.folder)
+        there = None if below.exists() else next((place for place in beside if place.exists()), None)
+        return path if there is None else str(there.resolve())
 
     def data_config(self) -> dict:
         """What the shards depend on, for their hash."""
@@ -184,18 +186,18 @@ class Experiment(Section):
 
 
 def places(source: str, folder: Path) -> list[Path]:
-    """Where a data path is looked for, in this order."""
+    """Where a data path is looked for: below $CELLSEG_DATA, beside the YAML file, in the folder `data` there."""
     path = Path(source).expanduser()
     if path.is_absolute():
         return [path]
-    return [Path(os.environ.get(DATA_ROOT, "data")) / path, folder / path]
+    return [Path(os.environ.get(DATA_ROOT, "data")) / path, folder / path, folder / "data" / path]
 
 
 def read(path: Path | str, overrides: Sequence[str] = (), *, space: Path | None = None) -> Experiment:
     """Read and check an experiment file.
 
     Args:
-        path: The YAML file.
+        path: The YAML file, or the name of one that comes with cellseg; see `cellseg.boxed.find_experiment`.
         overrides: `key=value` with dots between the levels, for example `train.epochs=1`; the value is YAML.
         space: Another file that holds the search section, alone or as its key `search`.
 
@@ -203,7 +205,7 @@ def read(path: Path | str, overrides: Sequence[str] = (), *, space: Path | None 
         FileNotFoundError: no such file.
         InputError: not YAML, an unknown key (the message names the nearest known one), or a value that does not fit.
     """
-    path = Path(path)
+    path = find_experiment(path)
     content = _load(path, "no experiment: expected keys such as name, data and train.")
     if space is not None:
         section = _load(space, "no search section: expected space, and broad, narrow, measure or prune.")
@@ -217,7 +219,7 @@ def _load(path: Path, otherwise: str) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"There is no experiment file {path}.")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        content = yaml_text.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -239,34 +241,12 @@ def check(content: Mapping[str, Any], *, where: str = "experiment") -> Experimen
         raise InputError("\n".join(_explain(problem, where) for problem in error.errors())) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which `1e-4` is a number, as in YAML 1.2 and Python, and a repeated key is an error."""
-
-    def construct_mapping(self, node, deep=False):
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no name of a key", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def _override(content: dict, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise InputError(f"'{override}' is no override. Write key=value, for example train.epochs=1.")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = yaml_text.load(text)
     except yaml.YAMLError as error:
         raise InputError(f"'{override}': the value is not valid YAML: {error}") from error
     set_key(content, key, value, where=f"'{override}'")

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from cellseg import callbacks as watch
-from cellseg import checkpoints, termination
+from cellseg import checkpoints, guards, termination
 from cellseg.checkpointing import Checkpointer, Watchers
 from cellseg.checkpoints import Checkpoint, Place
 from cellseg.runs import HISTORY, MODEL
@@ -77,6 +77,9 @@ class Fitting:
             except watch.NotFiniteError as error:
                 checkpoint = self._step_back(error)
                 hours = None if hours is None else max(0.0, hours - self._sitting / 3600)
+        for callback in self.watchers.all():
+            if isinstance(callback, guards.SmallValidation):
+                callback.on_training_over()
         best = self.folder / self.watchers.best.file
         if best.is_file():  # not if the end was interrupted just behind this
             best.replace(self.folder / MODEL)

@@ -191,23 +191,24 @@ class SmallValidation(keras.callbacks.Callback):
     five (or of all, if there are fewer), must not exceed 0.05.
     """
 
-    kept = ("_best", "_error", "_told")
+    kept = ("_best", "_error", "_images", "_told")
 
     def __init__(self, validation: WholeImageValidation, warnings: Warnings):
         super().__init__()
         self._validation, self._warnings = validation, warnings
-        self._best, self._error, self._told = -math.inf, 0.0, False
+        self._best, self._error, self._images, self._told = -math.inf, 0.0, 0, False
 
     def on_epoch_end(self, epoch, logs=None):
         """Remember the best epoch's error, and say it from the fifth epoch on."""
         dice = float(np.max(self._validation.curve.dice))
         if dice > self._best:
             self._best, self._error = dice, jackknife_error(self._validation.curves)
+            self._images = len(self._validation.curves)
         if epoch >= 4:
             self._say()
 
-    def on_train_end(self, logs=None):
-        """Say it after a short training."""
+    def on_training_over(self) -> None:
+        """Say it after a short training; Keras' `on_train_end` comes after the rest of an epoch, too."""
         self._say()
 
     def _say(self) -> None:
@@ -215,7 +216,7 @@ class SmallValidation(keras.callbacks.Callback):
             self._told = True
             self._warnings.say(
                 f"The validation Dice of {self._best:.3f} has a standard error of {self._error:.3f} "
-                f"({len(self._validation.curves)} images, jackknife): epochs and thresholds are told apart by chance. "
+                f"({self._images} images, jackknife): epochs and thresholds are told apart by chance. "
                 "Give the validation split more images (split.validation), or train several folds."
             )
 

@@ -210,8 +210,9 @@ def few(numbers: Iterable[object]) -> str:
 
 
 def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say: Say) -> Series:
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-    pictures = [path for path in files if path.name.lower().endswith(OPEN_SUFFIXES)]
+    there = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    # What is called an image and is none (a folder, a link to nothing) is an error, not a frame without file.
+    pictures = [path for path in there if path.name.lower().endswith(OPEN_SUFFIXES)]
     pictures = [path for path in pictures if not OTHER_NAMES.fullmatch(image_stem(path))]
     for pattern in LABEL_NAMES:
         if named := [path for path in pictures if pattern.fullmatch(image_stem(path))]:
@@ -223,7 +224,7 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
             return find_series(next(iter(found.values())), label_masks=label_masks, say=say)
         where = {frame: str(path) for frame, path in found.items()}
         return Series({frame: partial(_one_page, path) for frame, path in found.items()}, where, label_masks)
-    outlines = [path for path in files if path.suffix.lower() in OUTLINE_SUFFIXES]
+    outlines = [path for path in there if path.is_file() and path.suffix.lower() in OUTLINE_SUFFIXES]
     if not outlines:
         raise InputError(
             f"{folder} holds no labels: no file there ends in {', '.join((*OPEN_SUFFIXES, *OUTLINE_SUFFIXES))}."

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from cellseg import cluster, stages
-from cellseg.conveyor import IN_FLIGHT, Outcome, conveyed
+from cellseg.conveyor import IN_FLIGHT, OWN, Outcome, conveyed
 from cellseg.inference import LoadedRun, load_run
 from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measured_files import measure_files
@@ -187,7 +187,7 @@ def _streamed(
         return Outcome(file, dtype=open_raster(file).dtype.name)
     except InterruptionError:
         raise
-    except (InputError, OSError) as error:
+    except OWN as error:
         return Outcome(file, error=error)
 
 
@@ -235,6 +235,8 @@ class Judge:
 def _text(outcome: Outcome) -> str:
     error = outcome.error
     text = str(error)
+    if isinstance(error, MemoryError):
+        text = "it does not fit into memory. Pass --memory with less than is free, and it is predicted in pieces."
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     return text if str(outcome.file) in text else f"{outcome.file}: {text}"

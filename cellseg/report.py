@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cellseg import __version__, figures, runs, templating
+from cellseg import __version__, figures, runs, templating, yaml_text
 from cellseg.experiment import DETECTORS
 from cellseg.metrics import IMAGE_METRICS
 from pipelines.errors import InputError
@@ -146,14 +146,14 @@ def _content(run: Path) -> dict[str, Any]:
 
 def _experiment_name(text: str, run: Path) -> str:
     try:
-        content = yaml.safe_load(text)
+        content = yaml_text.load(text)
     except yaml.YAMLError as error:
         raise InputError(f"{run / runs.EXPERIMENT} is damaged: it is not YAML ({error}). Train again.") from error
     return str(content.get("name") or run.name) if isinstance(content, dict) else run.name
 
 
 def _detects(text: str) -> bool:
-    content = yaml.safe_load(text)
+    content = yaml_text.load(text)
     model = content.get("model") if isinstance(content, dict) else None
     return isinstance(model, dict) and model.get("name") in DETECTORS
 

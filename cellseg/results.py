@@ -3,6 +3,7 @@
 Finding the cells is the work of `cellseg.stages`; file formats live in `pipelines.images` and `cellseg.interchange`.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -149,7 +150,7 @@ def missing(targets: dict[Path, Path], options: Options, say: Callable[[str], No
 def check_targets(targets: dict[Path, Path], options: Options) -> None:
     """Raise InputError where results would replace one another, an image, or results that are there."""
     writer: dict[Path, Path] = {}
-    inputs = {file.resolve() for file in targets}
+    inputs = {os.path.realpath(file) for file in targets}  # Path.resolve throws at links in a circle
     for file, target in targets.items():
         for what, path in outputs(target, options, num_pages=_num_pages(file, options)).items():
             if path in writer:
@@ -158,7 +159,7 @@ def check_targets(targets: dict[Path, Path], options: Options) -> None:
                     "Give them different names, or predict them into two folders."
                 )
             writer[path] = file
-            if path.resolve() in inputs:
+            if os.path.realpath(path) in inputs:
                 raise InputError(f"The {what} of {file} would replace the image {path}. Choose another --out.")
     table = [target.with_name(CELLS) for target in list(targets.values())[:1] if options.measure]
     there = [path for path in [*writer, *table] if path.exists()]

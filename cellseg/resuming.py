@@ -4,7 +4,6 @@ The state that it goes on from lives in `cellseg.checkpoints`, the work itself i
 """
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from cellseg.experiment import Experiment
 from pipelines.errors import InputError
 from pipelines.files import PARTIAL
 
-GIVEN, LOCK = "given.yaml", "lock"
+GIVEN = "given.yaml"
 # What may be other than at the start: it changes when a training ends or is saved, and not what it learns.
 FREE = ("train.max_hours", "train.checkpoint_minutes", "train.on_nan", "train.dashboard", "distribution", "search")
 SHOWN = 8
@@ -71,7 +70,8 @@ def read(run: Path, given: Experiment | None = None, overrides: tuple[str, ...] 
             "folds are kept."
         )
     if runs.is_finished(run):
-        shutil.rmtree(run / runs.BACKUP, ignore_errors=True)  # what a kill has left of it
+        for name in (runs.BACKUP, runs.OVER):
+            shutil.rmtree(run / name, ignore_errors=True)  # what a kill has left of it
         raise InputError(
             f"{run} is finished: there is nothing to resume. To train its network further, begin a new run with "
             f"train.start_from={run}."
@@ -117,33 +117,24 @@ def differences(before: Experiment, now: Experiment) -> list[tuple[str, Any, Any
 
 
 @contextlib.contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Refuse a second process that trains a run; the lock ends with the process, however that ends."""
-    with open(run / runs.BACKUP / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"Another process is training {run} at this moment. Wait until it has ended.") from None
-        yield
-
-
-@contextlib.contextmanager
 def continuing(run: Path) -> Iterator[None]:
     """Remove what a killed process left half-written; in the end, also the old run that --overwrite put aside."""
     (run / runs.BACKUP).mkdir(exist_ok=True)
-    with locked(run):
+    with runs.locked(run):
         for folder in (run, run / runs.BACKUP):
             for path in folder.glob(f".*{PARTIAL}-*"):
                 path.unlink()
     yield
-    for aside in run.parent.glob(f".{run.name}.old-*"):
-        if (aside / runs.ENVIRONMENT).is_file():
-            shutil.rmtree(aside, ignore_errors=True)
+    runs.remove_asides(run)
 
 
-def note_given(run: Path, given: Experiment) -> None:
-    """Keep the experiment as the user gave it, to be compared with what a later call gives."""
-    runs.write_text(run / runs.BACKUP, GIVEN, given.to_yaml())
+def begun(given: Experiment, experiment: Experiment) -> dict[str, str]:
+    """What a run folder begins with: the experiment, that as the user gave it, and where it is trained."""
+    return {
+        runs.EXPERIMENT: experiment.to_yaml(),
+        runs.ENVIRONMENT: runs.environment(),
+        f"{runs.BACKUP}/{GIVEN}": given.to_yaml(),
+    }
 
 
 def note_again(run: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cellseg import reproduction, runs
+from cellseg import reproduction, runs, yaml_text
 from pipelines.errors import InputError
 
 FINISHED, UNFINISHED, DAMAGED, PRUNED = "finished", "unfinished", "damaged", "pruned at epoch {}"
@@ -192,7 +192,7 @@ def _mapping(path: Path) -> dict:
     """Content of a JSON or YAML file; {} where it is missing or damaged."""
     try:
         text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = json.loads(text) if path.suffix == ".json" else yaml_text.load(text)
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -13,6 +13,8 @@ Making these files is the work of `cellseg.workflow`; predicting with them lives
 
 import contextlib
 import datetime
+import fcntl
+import glob
 import importlib.metadata
 import json
 import os
@@ -20,7 +22,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,16 @@ from cellseg import boxed
 from cellseg import experiment as experiments
 from cellseg.named import check_options
 from pipelines.errors import InputError
-from pipelines.files import check_free, whole_file
+from pipelines.files import check_free, whole_file, whole_folder
 
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
 ENVIRONMENT, BACKUP, TRANSFER, ERRORS = "environment.txt", "backup", "transfer.json", "errors.json"
-CHECKPOINT = "checkpoint.npz"  # in the backup
+CHECKPOINT, LOCK = "checkpoint.npz", "lock"  # in backup/
+OVER = ".backup.over"  # the name of backup/ while it is removed
 PRUNED = "pruned.json"  # a trial that its search has stopped: {"epoch": the last one}
 FOLDS = "folds.json"  # of a folder of runs that answer together, see cellseg.folds
+SHOWN = 500  # letters of what Keras says of a damaged model
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -47,6 +51,7 @@ PACKAGES = (
     "scikit-image",
     "scipy",
 )
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,14 @@ def members_of(folder: Path | str) -> list[Path | str]:
     """The runs that answer together where a folder holds all folds of an experiment; else the folder alone."""
     if not (Path(folder) / FOLDS).is_file():
         return [folder]
-    return [Path(folder) / name for name in read_json(Path(folder), FOLDS)["runs"]]
+    content = read_json(Path(folder), FOLDS)
+    names = content.get("runs") if isinstance(content, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(one, str) for one in names):
+        raise InputError(f"{Path(folder) / FOLDS} is damaged: it names no runs. Train the folds again.")
+    for name in names:
+        if Path(name).name != name or name in ("", ".."):
+            raise InputError(f"{Path(folder) / FOLDS} names the run '{name}', which lies outside its folder.")
+    return [Path(folder) / name for name in names]
 
 
 def load_model(path: Path):
@@ -120,12 +132,22 @@ def load_model(path: Path):
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be loaded: {error}") from error
+    # Of zipfile, h5py, json and Keras' own layers, as the damage will have it.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if "safe_mode" in reason or "Lambda" in reason:
+            raise InputError(
+                f"{path} carries Python code of whoever made it (a Lambda layer or the like), which cellseg does not "
+                "run. Train the network again with layers of Keras or of cellseg."
+            ) from error
+        raise InputError(f"{path} cannot be loaded: {reason[:SHOWN]}") from error
 
 
 def check(folder: Path, *, overwrite: bool, keep: Iterable[Path] = ()) -> None:
-    """Raise InputError if a run cannot be made at `folder`: something is there, or one of `keep` lies in it."""
+    """Raise InputError if a run cannot be made at `folder`: one is there or being trained, or `keep` lies in it."""
+    if (folder / BACKUP / LOCK).is_file():
+        with locked(folder):
+            pass
     # environment.txt, and not experiment.yaml, which folders of shards and of people's own have, too.
     check_free(folder, marker=ENVIRONMENT, overwrite=overwrite)
     for path in (Path.cwd(), *keep):
@@ -136,21 +158,33 @@ def check(folder: Path, *, overwrite: bool, keep: Iterable[Path] = ()) -> None:
 
 
 @contextlib.contextmanager
-def replacing(folder: Path, *, overwrite: bool) -> Iterator[None]:
-    """Make an empty run folder for a training; an old run is put aside and comes back if the training fails.
+def replacing(folder: Path, *, overwrite: bool, begun: Mapping[str, str] = NOTHING) -> Iterator[None]:
+    """Make a run folder for a training; an old run is put aside and comes back if the training fails.
 
     What a failed training left is then at `NAME.interrupted`.
 
+    Args:
+        folder: The run folder. It appears with an empty `backup/` and what it begins with at once, so that a kill
+            leaves a run that can be resumed or overwritten.
+        overwrite: Replace an old run.
+        begun: Text by name of a file, which it begins with.
+
     Raises:
-        InputError: an old run is there and may not be replaced.
+        InputError: an old run is there and may not be replaced, or is being trained.
     """
+    asides = _asides(folder)
+    if asides and not folder.exists():  # a kill came between putting it aside and making the new one
+        os.replace(asides.pop(), folder)
     check(folder, overwrite=overwrite)
     aside = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    had_old = folder.exists()
+    had_old = folder.exists() and any(folder.iterdir())
     if had_old:
         os.replace(folder, aside)
     try:
-        (folder / BACKUP).mkdir(parents=True)
+        with whole_folder(folder, marker=ENVIRONMENT) as new:
+            (new / BACKUP).mkdir()
+            for name, text in begun.items():
+                write_text(new, name, text)
         yield
     except BaseException:
         if had_old:
@@ -160,7 +194,40 @@ def replacing(folder: Path, *, overwrite: bool) -> Iterator[None]:
                 os.replace(folder, interrupted)
             os.replace(aside, folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_asides(folder)
+
+
+def remove_asides(folder: Path) -> None:
+    """Remove the old runs that --overwrite has put aside, of trainings that were killed, too."""
+    for aside in _asides(folder):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _asides(folder: Path) -> list[Path]:
+    found = folder.parent.glob(f".{glob.escape(folder.name)}.old-*")
+    return sorted((one for one in found if (one / ENVIRONMENT).is_file()), key=lambda one: one.stat().st_mtime)
+
+
+def end(folder: Path) -> None:
+    """Remove `backup/`: from one moment to the next the run is finished."""
+    over = folder / OVER
+    shutil.rmtree(over, ignore_errors=True)
+    os.replace(folder / BACKUP, over)
+    shutil.rmtree(over, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Refuse a second process that trains a run; the lock ends with the process, however that ends."""
+    with open(folder / BACKUP / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"Another process is training {folder} at this moment. Wait until it has ended, or choose another "
+                "folder."
+            ) from None
+        yield
 
 
 def _read_threshold(folder: Path, experiment: experiments.Experiment) -> dict:

@@ -3,6 +3,8 @@
 The table itself is read and checked in `pipelines.tracks`; what is measured on a sequence lives in `cellseg.metrics`.
 """
 
+import bisect
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +76,8 @@ def read_volume(path: Path) -> np.ndarray:
 def check_same_frames(truth: TrackedFolder, result: TrackedFolder) -> None:
     """Raise InputError unless both have a file for the same frames."""
     faults = [
-        f"{_first(missing, 'frame')} in {_folder(one)} {'has' if len(missing) == 1 else 'have'} no file in "
-        f"{_folder(other)}"
+        f"{_first(missing, len(missing), 'frame')} in {_folder(one)} {'has' if len(missing) == 1 else 'have'} no file "
+        f"in {_folder(other)}"
         for one, other in ((truth, result), (result, truth))
         if (missing := sorted(one.files.keys() - other.files.keys()))
     ]
@@ -94,14 +96,18 @@ def check_span(tracks: Mapping[int, Track], frames: Collection[int], where: str)
         frames: Numbers of the frames that have an image.
         where: Names the table, for the message.
     """
-    known = set(frames)
+    known = sorted(frames)
     for track in tracks.values():
-        missing = sorted(set(range(track.begin, track.end + 1)) - known)
-        if missing:
-            last = f"the last image is that of frame {max(known)}" if known else "there is no image at all"
+        # Counted, not listed: a table of a few bytes may speak of 2**31 frames.
+        held = known[bisect.bisect_left(known, track.begin) : bisect.bisect_right(known, track.end)]
+        number = track.end - track.begin + 1 - len(held)
+        if number:
+            last = f"the last image is that of frame {known[-1]}" if known else "there is no image at all"
+            there = set(held)
+            missing = (frame for frame in range(track.begin, track.end + 1) if frame not in there)
             raise InputError(
                 f"{where}: track {track.label} lives from frame {track.begin} to {track.end}, but there is no image of "
-                f"{_first(missing, 'frame')} ({last}). Add the images, or correct the table."
+                f"{_first(missing, number, 'frame')} ({last}). Add the images, or correct the table."
             )
 
 
@@ -117,8 +123,8 @@ def _folder(tracked: TrackedFolder) -> Path:
     return tracked.table.parent
 
 
-def _first(numbers: Iterable[int], noun: str) -> str:
-    """'frame 3' or 'frames 3, 4, 5, 6, 7 and 12 more'."""
-    names = [str(number) for number in numbers]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names[:SHOWN])}{more}"
+def _first(numbers: Iterable[int], count: int, noun: str) -> str:
+    """'frame 3' or 'frames 3, 4, 5, 6, 7 and 12 more', of `count` numbers."""
+    names = [str(number) for number in itertools.islice(numbers, SHOWN)]
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return f"{noun}{'s' if count > 1 else ''} {', '.join(names)}{more}"

@@ -6,7 +6,6 @@ Each step's own work lives below: `pipelines.prepare`, `cellseg.training`, `cell
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,16 +110,16 @@ def train(
 
     guards.check_disk(run, network)
     warnings = callbacks.Warnings()
-    into = runs.replacing(run, overwrite=overwrite) if interrupted is None else resuming.continuing(run)
-    with into, resuming.locked(run):
-        runs.write_text(run, runs.EXPERIMENT, experiment.to_yaml())
-        if interrupted is None:
-            runs.write_text(run, runs.ENVIRONMENT, runs.environment())
-            resuming.note_given(run, given)
-        else:
+    if interrupted is None:
+        into = runs.replacing(run, overwrite=overwrite, begun=resuming.begun(given, experiment))
+    else:
+        into = resuming.continuing(run)
+    with into, runs.locked(run):
+        if interrupted is not None:
+            runs.write_text(run, runs.EXPERIMENT, experiment.to_yaml())
             resuming.note_again(run)
         runs.write_json(run, runs.DATA, data)
-        if interrupted is None:
+        if not (run / reproduction.RECIPE).is_file():
             reproduction.write_recipe(run)
         if checkpoint is None:
             _warn(experiment, reader, warnings)
@@ -161,7 +160,7 @@ def train(
         runs.write_json(run, runs.WARNINGS, warnings.messages)
         if tested:
             write_report(run)
-        shutil.rmtree(run / runs.BACKUP, ignore_errors=True)
+        runs.end(run)
     return run
 
 

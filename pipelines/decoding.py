@@ -1,17 +1,15 @@
-"""What is inside an image file: pixels, number of pages and pixel size of TIFF, PNG, BMP and JPEG, damage found.
+"""What is inside an image file: pixels, number of pages and pixel size of TIFF, PNG, BMP and JPEG.
 
-Files of microscopes are passed on to `pipelines.microscopes`.
+Damage is found by `pipelines.damage` before pixels are decoded; files of microscopes go to `pipelines.microscopes`.
 Dtypes, labels and writing are the work of `pipelines.images`, through which everything else reads files.
 """
 
 import contextlib
 import functools
 import io
-import logging
 import struct
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,17 +17,21 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from pipelines import microscopes
+from pipelines.damage import PNG_SIGNATURE, check_claim, check_tiff, checked_png, damage_reported, damaged, jpeg_pixels
 from pipelines.errors import InputError
 from pipelines.microscopes import MICROSCOPE_SUFFIXES
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 OPEN_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".bmp", ".jpg", ".jpeg")
 IMAGE_SUFFIXES = (*OPEN_SUFFIXES, *MICROSCOPE_SUFFIXES)
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_GREY, PNG_PALETTE, PNG_GREY_ALPHA = 0, 3, 4
+PICTURES: dict[bytes, type[ImageFile]] = {PNG_SIGNATURE: PngImageFile, b"BM": BmpImageFile, b"\xff\xd8": JpegImageFile}
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 # Coarser "spacings" are printer resolutions (300 dpi = 84.7 um) that an editor wrote, not microscopes.
 COARSEST_SPACING_UM = 50.0
@@ -37,8 +39,6 @@ MICROMETRES = {"um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0,
 MICROMETRES |= {"pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 # Age in seconds from which a file's time stamps tell whether it has changed.
 YOUNG_S = 1.0
-# Bytes of a value by TIFF data type.
-TAG_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 Series = tifffile.TiffPageSeries
 
@@ -102,40 +102,13 @@ def checked_suffix(path: Path) -> str:
         raise FileNotFoundError(f"There is no file {path}. An image was looked for there.")
     if path.is_dir():
         raise InputError(f"{path} is a folder; an image file was expected.")
+    if not path.is_file():
+        raise InputError(f"{path} is a device or a pipe; an image file was expected.")
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{path} is not of a known image type. Known: {', '.join(IMAGE_SUFFIXES)}.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes). Copy it again from where it came.")
     return path.suffix.lower()
-
-
-def damaged(path: Path, reason: object) -> InputError:
-    """The error for a file whose content is broken."""
-    return InputError(
-        f"{path} is damaged or cut short: {reason}. Copy it again from where it came; if it opens elsewhere, "
-        "save it there as an uncompressed TIFF."
-    )
-
-
-@contextlib.contextmanager
-def damage_reported(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder throws into one InputError, and keep its log of this thread silent meanwhile."""
-    thread = threading.get_ident()
-    logger = logging.getLogger("tifffile")
-
-    def of_other_threads(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logger.addFilter(of_other_threads)
-    try:
-        yield
-    except (InputError, FileNotFoundError, PermissionError, MemoryError):
-        raise
-    # Decoders raise some ten types for broken data: TiffFileError, struct.error, zlib.error, ValueError, KeyError...
-    except Exception as error:
-        raise damaged(path, f"{type(error).__name__}, {str(error).rstrip('.')}") from error
-    finally:
-        logger.removeFilter(of_other_threads)
 
 
 @contextlib.contextmanager
@@ -165,7 +138,7 @@ def _headers(path: Path, state: tuple) -> tuple[tifffile.TiffFile, list[Series]]
         state: What changes when the file does; a new one reads it anew.
     """
     with tifffile.TiffFile(path) as tif:
-        _check_whole(tif, path)
+        check_tiff(tif, path)
         series = [one for one in tif.series if not one.keyframe.is_reduced]
         if not series:
             raise damaged(path, "it holds no image")
@@ -182,36 +155,6 @@ def _headers(path: Path, state: tuple) -> tuple[tifffile.TiffFile, list[Series]]
     return tif, series
 
 
-def _check_whole(tif: tifffile.TiffFile, path: Path) -> None:
-    # tifffile passes over a tag that is not all there (OME axes among them), gives zeros for a strip that is not
-    # there, and ends the list of pages where it cannot follow it.
-    size = tif.filehandle.size
-    for index, page in enumerate(tif.pages):
-        if _end_of_tags(tif, page.offset) > size:
-            raise damaged(path, f"the header of page {index} is not all in the file")
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-        if not segments or any(count == 0 or offset + count > size for offset, count in segments):
-            raise damaged(path, f"the pixels of page {index} are not all in the file")
-    tif.filehandle.seek(tif.pages.next_page_offset or 0)
-    pointer = tif.filehandle.read(tif.tiff.offsetsize)
-    if len(pointer) < tif.tiff.offsetsize or any(pointer):
-        raise damaged(path, f"the file ends after page {len(tif.pages) - 1}, but there should be more")
-
-
-def _end_of_tags(tif: tifffile.TiffFile, offset: int) -> int:
-    """End of the last tag value that the page header at `offset` points to."""
-    file, layout = tif.filehandle, tif.tiff
-    entry = struct.Struct(layout.byteorder + ("HHQQ" if layout.is_bigtiff else "HHII"))
-    file.seek(offset)
-    (number,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
-    end = 0
-    for _, kind, count, place in entry.iter_unpack(file.read(number * entry.size)):
-        length = count * TAG_SIZES.get(kind, 0)
-        if length > layout.tagoffsetthreshold:
-            end = max(end, place + length)
-    return end
-
-
 def num_pages(series: Series) -> int:
     """Pages of a series: every axis but rows, columns, channels and samples counts them."""
     return int(np.prod([n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YXCS"], dtype=int))
@@ -221,6 +164,8 @@ def _tiff_pages(
     tif: tifffile.TiffFile, series: list[Series], path: Path, *, labels: bool, page: int | None
 ) -> np.ndarray:
     counts = [num_pages(one) for one in series]
+    decoded = sum(one.nbytes for one in series) if page is None else max(one.keyframe.nbytes for one in series)
+    check_claim(path, decoded, tif.filehandle.size, labels=labels)
     if page is None:
         parts = [plain(arranged(one.asarray(), one.axes), tif, one, labels=labels) for one in series]
         if len({part.shape[1:] for part in parts}) > 1:
@@ -303,21 +248,43 @@ def _tag_spacing(tif: tifffile.TiffFile) -> tuple[float, float] | None:
     return MICROMETRES[unit] / rows, MICROMETRES[unit] / columns
 
 
+def picture_layout(path: Path) -> tuple[tuple[int, int, int], np.dtype]:
+    """(H, W, C) and dtype of a PNG, BMP or JPEG, from its header."""
+    with damage_reported(path):
+        data = path.read_bytes()
+        if data.startswith(PNG_SIGNATURE):
+            data, bits, colour = checked_png(data, path)
+            width, height = struct.unpack_from(">II", data, 16)
+            grey = colour in (PNG_GREY, PNG_GREY_ALPHA)
+            return (height, width, 1 if grey else 3), np.dtype(np.uint16 if bits == 16 else np.uint8)
+        with _opened(data, path) as picture:
+            return (picture.height, picture.width, 1 if picture.mode in ("1", "L") else 3), np.dtype(np.uint8)
+
+
 def _decode_bytes(path: Path, *, labels: bool) -> np.ndarray:
     """(H, W, C) of a PNG, BMP or JPEG, whatever its suffix says."""
     data = path.read_bytes()
     if data.startswith(PNG_SIGNATURE):
-        bits, colour = _check_png(data, path)
+        data, bits, colour = checked_png(data, path)
         if not (labels and colour == PNG_PALETTE):
             return _decode_png(data, bits, colour, path, labels=labels)
     # OpenCV alone decodes 16-bit colour; Pillow alone gives palette indices, and finds damage without printing.
-    with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "JPEG")) as picture:
+    with _opened(data, path) as picture:
         if labels and picture.format == "JPEG":
             raise InputError(f"{path}: JPEG changes label ids when it is saved. Export the labels as TIFF or PNG.")
+        check_claim(path, picture.width * picture.height * len(picture.getbands()), len(data), labels=labels)
         as_it_is = labels or picture.mode in ("1", "L", "RGB")
         image = np.array(picture if as_it_is else picture.convert("RGB"))
     image = image.astype(np.uint8) * 255 if image.dtype == bool else image
     return image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
+
+
+def _opened(data: bytes, path: Path) -> ImageFile:
+    """A picture by Pillow, whose own `open` would warn of large ones: no thread can silence that for itself."""
+    opener = next((PICTURES[start] for start in PICTURES if data.startswith(start)), None)
+    if opener is None:
+        raise damaged(path, "it begins neither as a PNG nor as a BMP or JPEG")
+    return opener(io.BytesIO(jpeg_pixels(data) if opener is JpegImageFile else data))
 
 
 def _decode_png(data: bytes, bits: int, colour: int, path: Path, *, labels: bool) -> np.ndarray:
@@ -329,19 +296,3 @@ def _decode_png(data: bytes, bits: int, colour: int, path: Path, *, labels: bool
         return image
     # OpenCV spreads 2 and 4 bits over 0 to 255.
     return image[..., :1] // (255 // (2**bits - 1)) if labels and bits in (2, 4) else image[..., :1]
-
-
-def _check_png(data: bytes, path: Path) -> tuple[int, int]:
-    """Bit depth and colour type, after every chunk's checksum was found right: libpng fills up with grey instead."""
-    position = len(PNG_SIGNATURE)
-    while True:
-        header = data[position : position + 8]
-        if len(header) < 8:
-            raise damaged(path, "the end of the PNG is missing")
-        length, kind = struct.unpack(">I4s", header)
-        body = data[position + 4 : position + 8 + length]
-        if data[position + 8 + length : position + 12 + length] != struct.pack(">I", zlib.crc32(body)):
-            raise damaged(path, f"the checksum of the PNG chunk at byte {position} is wrong")
-        if kind == b"IEND":
-            return data[24], data[25]
-        position += 12 + length

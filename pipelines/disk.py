@@ -4,7 +4,6 @@ What an image file holds is read by windows in `pipelines.rasters`; results are 
 """
 
 import contextlib
-import fcntl
 import math
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import InputError
-from pipelines.files import PARTIAL
+from pipelines.files import WORK, locked_folder
 
 
 class DiskArray:
@@ -118,12 +117,11 @@ def work_folder(target: Path) -> Iterator[Path]:
         InputError: another process works on `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = target.with_name(f".{target.name}.work{PARTIAL}")
+    folder = target.with_name(f".{target.name}{WORK}")
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(locked_folder(folder))
         except BlockingIOError:
             raise InputError(
                 f"Another process is writing {target} at this moment. Wait until it has ended, or choose another --out."
@@ -134,5 +132,3 @@ def work_folder(target: Path) -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(handle)

@@ -5,6 +5,8 @@ Image formats live in `pipelines.images`, shard formats in `pipelines.shards`.
 
 import contextlib
 import fcntl
+import functools
+import glob
 import hashlib
 import os
 import re
@@ -17,14 +19,16 @@ from pathlib import Path
 from pipelines.errors import InputError, InterruptionError
 
 PARTIAL = ".partial"
+WORK = f".work{PARTIAL}"  # end of the name of a folder of unfinished work
 _LEFTOVER = re.compile(rf"\..*{re.escape(PARTIAL)}-(?P<host>[0-9a-f]{{8}})-(?P<process>\d+)(\.[^.]*)?")
+_MOVED = re.compile(rf"\.(?P<name>.+)(\.replaced-\d+|{re.escape(PARTIAL)}\.lock)")
 
 
 @contextlib.contextmanager
 def whole_file(path: Path | str) -> Iterator[Path]:
     """Give a temporary name beside `path`; on success move it to `path`, on any error remove it.
 
-    A killed process leaves its temporary file behind; `remove_leftovers` knows those.
+    A killed process leaves its temporary file behind; the next one that writes into the folder removes it.
 
     Args:
         path: Final name. Its folder is created if missing; an existing file is replaced in one step.
@@ -34,6 +38,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers_once(path.parent.absolute(), os.getpid())
     temporary = temporary_name(path, os.getpid())
     try:
         yield temporary
@@ -49,16 +54,42 @@ def temporary_name(path: Path, process: int) -> Path:
 
 
 def remove_leftovers(folder: Path | str) -> None:
-    """Remove what processes of this machine that live no more have left of `whole_file` in a folder, if it is there.
+    """Remove what killed processes have left in a folder, if it is there: what nobody will go on with.
 
-    Files of living processes and of other machines stay.
+    These are unfinished files of processes of this machine that live no more, folders of unfinished work
+    (`pipelines.disk.work_folder`), and of `whole_folder` what a kill between its last moves leaves. Files of other
+    machines, of living processes, and unfinished folders stay.
     """
     host = _host()
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            known = _LEFTOVER.fullmatch(entry.name)
-            if known and known["host"] == host and not _lives(int(known["process"])):
-                Path(entry.path).unlink(missing_ok=True)
+        for entry in list(entries):
+            if known := _LEFTOVER.fullmatch(entry.name):
+                if known["host"] == host and not _lives(int(known["process"])):
+                    Path(entry.path).unlink(missing_ok=True)
+            elif known := _MOVED.fullmatch(entry.name):
+                path = Path(folder) / known["name"]
+                with contextlib.suppress(InputError), _only_writer(path):
+                    _put_back(path)
+            elif entry.name.startswith(".") and entry.name.endswith(WORK) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(BlockingIOError, FileNotFoundError), locked_folder(Path(entry.path)):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder itself; it ends with the process. Raises BlockingIOError: another process holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+@functools.lru_cache(maxsize=64)
+def _remove_leftovers_once(folder: Path, process: int) -> None:
+    """Once a folder and process: looking through thousands of files for each of them would take its time."""
+    remove_leftovers(folder)
 
 
 def _host() -> str:
@@ -100,14 +131,16 @@ def whole_folder(
     path = Path(path)
     check_free(path, marker=marker, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}{PARTIAL}")
-    with _only_writer(temporary, path):
+    temporary = _unfinished(path)
+    with _only_writer(path):
+        _put_back(path)
+        check_free(path, marker=marker, overwrite=overwrite)  # again: it may just have come back
         if not (keep and (temporary / keep).is_file()):
             shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(exist_ok=True)
         try:
             yield temporary
-            old = path.with_name(f".{path.name}.old-{os.getpid()}")
+            old = path.with_name(f".{path.name}.replaced-{os.getpid()}")
             if path.exists():
                 os.replace(path, old)
             os.replace(temporary, path)
@@ -119,17 +152,39 @@ def whole_folder(
             raise
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}{PARTIAL}")
+
+
+def _put_back(path: Path) -> None:
+    """Of old folders that killed processes have put aside, put the last one back if `path` is gone; remove the others.
+
+    A kill comes between the two moves by which a new folder takes the place of the old one, or after both.
+    """
+    aside = sorted(path.parent.glob(f".{glob.escape(path.name)}.replaced-*"), key=lambda old: old.stat().st_mtime)
+    if aside and not path.exists():
+        os.replace(aside.pop(), path)
+    for old in aside:
+        shutil.rmtree(old, ignore_errors=True)
+
+
 @contextlib.contextmanager
-def _only_writer(temporary: Path, path: Path) -> Iterator[None]:
+def _only_writer(path: Path) -> Iterator[None]:
     """Refuse a second writer of `path`; the lock ends with the process, however that ends."""
-    lock = temporary.with_name(f"{temporary.name}.lock")
-    with open(lock, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another process is writing {path} at this moment. Wait until it has ended, or choose another folder."
-            ) from None
+    lock = _unfinished(path).with_name(f"{_unfinished(path).name}.lock")
+    with contextlib.ExitStack() as held:
+        while True:
+            file = held.enter_context(open(lock, "w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"Another process is writing {path} at this moment. Wait until it has ended, or choose another "
+                    "folder."
+                ) from None
+            # Whoever held it before may have removed the file between our opening and locking it.
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                break
         try:
             yield
         finally:
@@ -144,6 +199,9 @@ def check_free(path: Path | str, *, marker: str, overwrite: bool = False) -> Non
     if not path.is_dir():
         raise InputError(f"{path} is a file; a folder is written there. Choose another output folder.")
     if not overwrite:
+        if _unfinished(path).with_name(f"{_unfinished(path).name}.lock").exists():
+            with contextlib.suppress(InputError), _only_writer(path):
+                pass  # a kill behind the last move has left the lock alone
         raise InputError(
             f"The output folder {path} exists already and nothing was changed in it. "
             "Choose another folder, or pass --overwrite to replace it."

@@ -122,7 +122,7 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
     """
     path = Path(path)
     pages = decode(path, labels=True, page=page)
-    if pages.dtype.kind == "f" and pages.size and pages.max() > 1 and (pages == np.rint(pages)).all():
+    if pages.dtype.kind == "f" and pages.size and _are_ids(pages):
         pages = pages.astype(np.int64)
     if pages.dtype.kind not in "ui":
         raise InputError(f"{path}: labels must be whole numbers, the file holds {pages.dtype}. Save 16-bit integers.")
@@ -238,12 +238,20 @@ def resolution_tags(spacing_um: tuple[float, float] | None, *, imagej: bool) -> 
     return {"resolution": (columns, rows), "resolutionunit": unit}
 
 
+def _are_ids(pages: np.ndarray) -> bool:
+    """Whether floats are whole, finite and not only 0 and 1. A double holds more than int64 can."""
+    low, high = float(pages.min()), float(pages.max())
+    return 1 < high < 2**62 and low > -(2**62) and bool((pages == np.rint(pages)).all())
+
+
 def image_dtype(pages: np.ndarray, path: Path) -> np.ndarray:
     """Pixels as uint8, uint16 or float32; see `read_pages`."""
     if pages.dtype.name in ("uint8", "uint16", "float32"):
         return pages
     if pages.dtype.kind == "f":
-        return pages.astype(np.float32)
+        # NaN and infinity stay what they are: whoever needs numbers says how many there are of them.
+        with np.errstate(over="ignore"):
+            return pages.astype(np.float32)
     if pages.dtype.kind not in "ui":
         raise InputError(f"{path}: pixels of type {pages.dtype} are not known. Save 8- or 16-bit unsigned integers.")
     low, high = pages.min(), pages.max()

@@ -24,6 +24,9 @@ OUTLINE_SUFFIXES = (".zip", ".roi", ".geojson", ".json")
 AREAS = {ROI_TYPE.POLYGON, ROI_TYPE.RECT, ROI_TYPE.OVAL, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED}
 ELLIPSE_CORNERS = 64
 LARGEST_ROI = 2**26  # bytes: eight million corners
+LARGEST_SET = 2**29  # bytes of all ROIs of a set; a zip of some kilobytes can unfold to more than any disk holds
+FARTHEST = 2**20  # pixels from the upper left corner; no image is as large
+LARGEST_UNTOLD = 2**28  # pixels of an image whose size outlines alone tell
 
 
 def filled(cells: Mapping[int, Sequence[Polygon]], shape: tuple[int, int]) -> np.ndarray:
@@ -65,8 +68,13 @@ class Outlined:
         rings = [ring for cells in self.pages.values() for parts in cells for polygon in parts for ring in polygon]
         if not rings:
             return 1, 1
-        height, width = np.ceil(np.concatenate(rings).max(axis=0)).astype(int)
-        return max(int(height), 1), max(int(width), 1)
+        height, width = (max(int(side), 1) for side in np.ceil(np.concatenate(rings).max(axis=0)))
+        if height * width > LARGEST_UNTOLD:
+            raise InputError(
+                f"Outlines reach as far as row {height} and column {width}, which is hardly an image. Give the images, "
+                "whose size is then taken, or delete the outlines that lie too far out."
+            )
+        return height, width
 
     def labels(self, page: int, shape: tuple[int, int]) -> tuple[np.ndarray, int, int]:
         """Labels of a page.
@@ -144,8 +152,8 @@ def read_geojson(path: Path | str) -> Outlined:
                 passed_over.append((str((feature.get("properties") or {}).get("name", "")), kind))
                 continue
             parts = [coordinates] if kind == "Polygon" else coordinates
-            cells.append([[np.array(ring, np.float64)[:, 1::-1] for ring in rings] for rings in parts])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+            cells.append([[_ring(ring) for ring in rings] for rings in parts])
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise InputError(
             f"{path} is no GeoJSON of cells ({type(error).__name__}: {error}). Export it from QuPath with File > "
             "Export objects as GeoJSON."
@@ -161,8 +169,11 @@ def _rois(path: Path) -> list[ImagejRoi]:
     with zipfile.ZipFile(path) as archive:
         # macOS adds files of its own, __MACOSX/._NAME.roi.
         inside = [one for one in archive.infolist() if not one.is_dir() and not one.filename.startswith("__MACOSX/")]
+        if sum(one.file_size for one in inside) > LARGEST_SET:
+            raise ValueError(f"it unfolds to more than {LARGEST_SET >> 20} MB")
         found = []
         for one in inside:
+            # No more than the directory says comes out of a member.
             with archive.open(one) as file:
                 found.append(ImagejRoi.frombytes(file.read(LARGEST_ROI)))
         return found
@@ -187,6 +198,13 @@ def _parts(roi: ImagejRoi) -> list[Polygon]:
     rings = [ring[:, ::-1] for ring in (coordinates if isinstance(coordinates, list) else [coordinates])]
     # As one polygon: a ring within another is its hole, by the even-odd rule of `filled`.
     return [[ring for ring in rings if len(ring) > 2]]
+
+
+def _ring(corners: list) -> np.ndarray:
+    ring = np.array(corners, np.float64)[:, 1::-1]
+    if not (np.abs(ring) < FARTHEST).all():  # nor NaN
+        raise ValueError("a corner lies beyond any image")
+    return ring
 
 
 def _box(roi: ImagejRoi) -> np.ndarray:

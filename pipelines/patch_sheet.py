@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipelines.files import whole_file
-from pipelines.preview import displayed, tinted
+from pipelines.preview import boxes_for_letters, displayed, tinted
 
 PANEL, HEAD, DPI = 2.6, 0.3, 120  # inches, inches, dots an inch
 
@@ -42,8 +42,8 @@ def patch_sheet(examples: Sequence[tuple[dict, dict[str, np.ndarray]]], path: Pa
             axes[row, column].set_title(titles[column], fontsize=8, loc="left")
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.tight_layout(pad=0.5)
-    with whole_file(path) as temporary:
+    with whole_file(path) as temporary, boxes_for_letters():
+        figure.tight_layout(pad=0.5)
         FigureCanvasAgg(figure).print_png(str(temporary))
 
 

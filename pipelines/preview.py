@@ -3,8 +3,10 @@
 Pictures of truth against prediction live in `cellseg.figures`.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -66,8 +68,16 @@ def contact_sheet(
         left = MARGIN + column * (width + BETWEEN)
         top = total[1] - MARGIN - sum(heights[:row]) - row * MARGIN
         _draw_pair(figure, (left, top), samples[index], limits[index], "" if splits is None else splits[index])
-    with whole_file(path) as temporary:
+    with whole_file(path) as temporary, boxes_for_letters():
         FigureCanvasAgg(figure).print_png(str(temporary))
+
+
+@contextlib.contextmanager
+def boxes_for_letters() -> Iterator[None]:
+    """Draw letters that the font has not (names in Chinese) as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        yield
 
 
 def displayed(image: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:

@@ -1,11 +1,10 @@
 """Rasters: images of any size on disk, read window by window: TIFF of all layouts, and OME-Zarr.
 
-Whole images are read by `pipelines.images`, whose pixels these are; damage is found by `pipelines.decoding`. OME-Zarr
+Whole images are read by `pipelines.images`, whose pixels these are; damage is found by `pipelines.damage`. OME-Zarr
 itself is known by `pipelines.ome_zarr`.
 """
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,16 +13,15 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import Image
 
+from pipelines.damage import check_claim, damage_reported
 from pipelines.decoding import (
-    PNG_SIGNATURE,
     TIFF_SUFFIXES,
     arranged,
     checked_suffix,
-    damage_reported,
     num_pages,
     open_tiff,
+    picture_layout,
     plain,
     read_spacing_um,
 )
@@ -33,7 +31,6 @@ from pipelines.images import image_dtype, read_page
 from pipelines.microscopes import MICROSCOPE_SUFFIXES, layout
 from pipelines.ome_zarr import ZarrImage, is_zarr
 
-GREY = ("1", "L", "LA", "I", "I;16", "I;16B")  # modes of Pillow
 JPEG = (6, 7, 34892, 33007)  # of TIFF's compressions: tables lie in the header
 
 
@@ -112,6 +109,7 @@ class TiffRaster(Raster):
     def __init__(self, path: Path):
         self.path, self.spacing_um = path, read_spacing_um(path)
         with open_tiff(path) as (tif, series):
+            check_claim(path, sum(one.nbytes for one in series), tif.filehandle.size, labels=True)
             self._places = [place for number, one in enumerate(series) for place in _places(number, one)]
             shapes, blocks = [], []
             for one in series:
@@ -148,22 +146,8 @@ class PictureRaster(Raster):
     """A PNG, BMP or JPEG, which is always decoded as a whole."""
 
     def __init__(self, path: Path):
-        with damage_reported(path), warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            try:
-                with Image.open(path) as picture:
-                    (width, height), mode = picture.size, picture.mode
-            except Image.DecompressionBombError:
-                raise InputError(
-                    f"{path} holds too many pixels for a {path.suffix[1:].upper()}, which can only be read as a whole. "
-                    "Save it as a tiled TIFF."
-                ) from None
-        self.path, self.pages, self.spacing_um, self.block = path, 1, None, (height, width)
-        # Pillow does not know of 16-bit colours.
-        with open(path, "rb") as file:
-            header = file.read(25)
-        deep = header.startswith(PNG_SIGNATURE) and header[24] == 16
-        self.shape, self.dtype = (height, width, 1 if mode in GREY else 3), np.dtype(np.uint16 if deep else np.uint8)
+        self.shape, self.dtype = picture_layout(path)
+        self.path, self.pages, self.spacing_um, self.block = path, 1, None, self.shape[:2]
         self.stored_bytes = self.dtype.itemsize * self.shape[2]
 
     def read(self, page: int, rows: slice, columns: slice = slice(None)) -> np.ndarray:

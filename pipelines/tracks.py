@@ -10,6 +10,8 @@ from pathlib import Path
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
+HIGHEST = 2**31 - 1  # ids and frames; labels are int32
+DIGITS = len(str(HIGHEST))
 # Enough ids to see the pattern, few enough to read.
 SHOWN = 5
 
@@ -99,6 +101,8 @@ def _parsed(line: str, where: str) -> Track:
         raise InputError(
             f"{where} is '{line.strip()[:60]}': four whole numbers were expected, 'label begin end parent'."
         )
+    if any(len(field.lstrip("0")) > DIGITS or int(field) > HIGHEST for field in fields):
+        raise InputError(f"{where} is '{line.strip()[:60]}': no label and no frame is higher than {HIGHEST}.")
     track = Track(*map(int, fields))
     if track.label == 0:
         raise InputError(f"{where}: a track has label 0, which is the background. Labels begin at 1.")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Lower rooms first; a room imports only rooms of its own layer or below.
 LAYERS = [
     {"pipelines"},
-    {"overlap", "tracks", "named", "outlines", "boxed", "templating", "lines", "termination"},
+    {"overlap", "tracks", "named", "outlines", "boxed", "templating", "lines", "termination", "yaml_text"},
     {"detections", "models", "losses", "optimizers", "metrics", "answers", "cuts", "instances", "merging"}
     | {"tracking", "measuring", "reconstruction", "figures", "error_analysis"}
     | {"shapes", "motion", "meshes", "label_series"}

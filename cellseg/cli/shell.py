@@ -18,6 +18,7 @@ from cellseg import __version__
 from pipelines.errors import InputError, TerminationError
 
 BACKENDS = ("tensorflow", "jax", "torch")
+CIRCLE = "Symlink loop from"  # how Path.resolve begins, before Python 3.13
 OK, FAULT, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
@@ -66,7 +67,17 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
     except (InputError, OSError) as error:
         click.echo(f"{command.name}: {message(error)}", err=True)
         return BAD_INPUT
-    except Exception:
+    except MemoryError as error:
+        click.echo(
+            f"{command.name}: there is not enough memory ({str(error) or 'no more is to be had'}). Use smaller images, "
+            "or a machine with more.",
+            err=True,
+        )
+        return BAD_INPUT
+    except Exception as error:
+        if isinstance(error, RuntimeError) and str(error).startswith(CIRCLE):
+            click.echo(f"{command.name}: {str(error).replace(CIRCLE, 'links form a circle:')}.", err=True)
+            return BAD_INPUT
         traceback.print_exc()
         click.echo(f"{command.name}: internal fault; the lines above say where. Please report them.", err=True)
         return FAULT

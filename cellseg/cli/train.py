@@ -24,6 +24,8 @@ from pipelines.errors import InputError, InterruptionError
 def train(experiment, overrides, out, overwrite, dashboard, dashboard_port, folds, resume, hours):
     """Prepare the data if needed, train, tune the threshold, score the held-out images and write the report.
 
+    EXPERIMENT.yaml may be one that comes with cellseg: demo.yaml trains on images that come with it, too.
+
     KEY=VALUE overrides a key of the file, with dots between the levels: train.epochs=1. The last line on stdout is the
     run folder. With --resume RUN, the file may be left out. SIGTERM ends a training with a checkpoint and status 143.
     """

@@ -8,6 +8,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from pipelines.preview import boxes_for_letters
+
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#6b6b6b"
 DPI = 150
 
@@ -56,5 +58,6 @@ def legend(figure: Figure, left: float, colours: Mapping[str, Sequence[int]]) ->
 def png(figure: Figure) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    with boxes_for_letters():
+        FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -6,6 +6,7 @@ The shard files themselves are written and read in `pipelines.shards.npz` and `p
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,14 @@ import numpy as np
 from pipelines.errors import InputError
 from pipelines.files import sha256, whole_file
 from pipelines.shards import FORMATS
+from pipelines.shards.arrays import PER_PIXEL
 from pipelines.shards.journal import Journal
 
 VERSION = 2
 NAME = "manifest.json"
 SPLITS = ("train", "validation", "test")
+# Of arrays in shards; none of them stands for an object of Python.
+DTYPES = ("bool", "uint8", "uint16", "uint32", "uint64", "int32", "float32")
 
 
 @dataclass
@@ -70,7 +74,8 @@ class Manifest:
         """Read `manifest.json`; the shards are not opened (`verify` does that).
 
         Raises:
-            InputError: no manifest there, not JSON, another version, or a shard name that leaves the folder.
+            InputError: no manifest there, not JSON, another version, an entry that cannot be, or a shard name that
+                leaves the folder.
         """
         path = Path(folder) / NAME
         if not path.is_file():
@@ -85,15 +90,16 @@ class Manifest:
                 )
             manifest = cls(**{name: content[name] for name in cls.__dataclass_fields__})
             known = content["config_hash"] == config_hash(manifest.config) and manifest.format in FORMATS
+            _check_types(manifest)
             files = [shard["file"] for shard in manifest.shards]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} is damaged ({error}). Prepare the data again with --overwrite.") from error
         if not known or not manifest.samples:
             raise InputError(f"{path} is damaged (its content was changed). Prepare the data again with --overwrite.")
         for name in files:
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", ".."):
                 raise InputError(f"{path} names the shard '{name}', which lies outside its folder.")
         return manifest
 
@@ -187,6 +193,50 @@ def pixels_hash(image: np.ndarray) -> str:
     """Content hash of an image's pixels, whatever file format they came in."""
     head = f"{image.shape} {image.dtype.name} ".encode()
     return hashlib.sha256(head + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise ValueError or TypeError unless everything that reading goes by is of its kind, whoever wrote the file."""
+    kinds = {"config": dict, "shards": list, "samples": list, "statistics": dict, "advice": list, "classes": list}
+    for name, kind in {**kinds, "files": dict, "starter": str}.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+    for shard in manifest.shards:
+        if not all(isinstance(shard[key], str) for key in ("file", "sha256")) or shard["split"] not in SPLITS:
+            raise ValueError(f"a shard is {shard!r:.60}")
+    for sample in manifest.samples:
+        _check_sample(sample, len(manifest.shards))
+
+
+def _check_sample(sample: dict, num_shards: int) -> None:
+    shape, contrast = sample["shape"], sample["contrast"]
+    right = (
+        isinstance(sample["name"], str)
+        and isinstance(sample["source"], str)
+        and (sample["frame"] is None or _is_count(sample["frame"]))
+        and sample["split"] in SPLITS
+        and _is_count(sample["shard"])
+        and sample["shard"] < num_shards
+        and _is_shape(shape)
+        and len(shape) == 3
+        and 0 not in shape
+        and len(contrast) == 2
+        and all(isinstance(limit, int | float) and math.isfinite(limit) for limit in contrast)
+        and {"image", "labels", "contrast", "centres"} <= sample["arrays"].keys()
+    )
+    for name, (offset, dtype, sides) in sample["arrays"].items() if right else ():
+        right = right and _is_count(offset) and dtype in DTYPES and _is_shape(sides)
+        right = right and (name not in PER_PIXEL or sides == shape[: 3 if name == "image" else 2])
+    if not right:
+        raise ValueError(f"the entry of the sample {sample['name']!r:.60} cannot be")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(_is_count(side) and side < 2**31 for side in value)
 
 
 def _flat(config: dict, prefix: str = "") -> dict[str, object]:

@@ -37,6 +37,18 @@ def test_the_outcomes_are_those_of_one_file_after_the_other():
     assert outcomes([]) == []
 
 
+@pytest.mark.parametrize("stage", ["read", "look", "write"])
+@pytest.mark.parametrize("error", [InputError("damaged"), OSError(5, "broken"), MemoryError()])
+def test_an_error_of_one_file_is_its_own(stage, error):
+    done = (
+        outcomes(**{"write": lambda file: Outcome(file), stage: failing("c", error)})
+        if stage != "write"
+        else outcomes(write=lambda file: Outcome(failing("c", error)(file)))
+    )
+    assert [one.file for one in done if one.error is None] == [file for file in FILES if file.name != "c"]
+    assert [one.error for one in done if one.error is not None] == [error]
+
+
 def test_reading_and_writing_go_on_while_the_network_looks():
     # The network's look at `b` ends only when `c` has been read and `a` written.
     seen = {name: threading.Event() for name in ("c read", "a written")}

@@ -79,7 +79,10 @@ def test_a_missing_file():
 def test_data_is_looked_for_below_the_root_then_beside_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("CELLSEG_DATA", str(tmp_path / "root"))
     experiment = experiments.read(write(tmp_path))
-    with pytest.raises(FileNotFoundError, match=f"data.source: 'cells' was not found.*{tmp_path}/root/cells and"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=f"data.source: 'cells' was not found.*{tmp_path}/root/cells, {tmp_path}/cells, {tmp_path}/data/cells",
+    ):
         experiment.sources()
     (tmp_path / "cells").mkdir()
     assert experiment.sources() == [tmp_path / "cells"]

@@ -185,9 +185,21 @@ def test_a_validation_split_of_few_different_images_is_said_once():
         guard.on_epoch_end(epoch)
     assert not warnings.messages
     guard.on_epoch_end(4)
-    guard.on_train_end()
+    guard.on_training_over()
     (message,) = warnings.messages
     assert "standard error of 0.5" in message and "(2 images, jackknife)" in message and "split.validation" in message
+
+
+def test_a_short_training_that_was_resumed_at_its_end_still_says_so():
+    validation, _ = judge(lambda mask: 0.9 * mask)
+    validation.curves = [curve([[1] * 4], [[1.0] * 4]), curve([[1] * 4 + [0] * 4], [[0.0] * 4 + [1.0] * 4])]
+    before, after = SmallValidation(validation, Warnings()), SmallValidation(None, Warnings())
+    before.on_epoch_end(0)
+    for name in SmallValidation.kept:
+        setattr(after, name, getattr(before, name))
+    before.on_training_over()
+    after.on_training_over()
+    assert after._warnings.messages == before._warnings.messages != []
 
 
 def test_alike_validation_images_are_enough():
@@ -195,7 +207,7 @@ def test_alike_validation_images_are_enough():
     warnings = Warnings()
     guard = SmallValidation(validation, warnings)
     guard.on_epoch_end(0)
-    guard.on_train_end()
+    guard.on_training_over()
     assert not warnings.messages
 
 

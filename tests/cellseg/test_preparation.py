@@ -111,6 +111,40 @@ def test_an_old_run_goes_when_the_new_one_is_done(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_an_empty_folder_becomes_the_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    with runs.replacing(tmp_path / "run", overwrite=False, begun={"backup/given.yaml": "name: a", "b.txt": "b"}):
+        assert (tmp_path / "run" / "backup" / "given.yaml").read_text() == "name: a"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_that_is_being_trained_is_not_replaced(tmp_path):
+    folder = old_run(tmp_path / "run")
+    (folder / "backup").mkdir()
+    with runs.locked(folder):
+        with pytest.raises(InputError, match="Another process is training .*run at this moment"):
+            runs.check(folder, overwrite=True)
+        with (
+            pytest.raises(InputError, match="Another process is training .*run at this moment"),
+            runs.replacing(folder, overwrite=True),
+        ):
+            pytest.fail("it must not be entered")
+    assert (folder / "report.html").read_text() == "old"
+    runs.check(folder, overwrite=True)
+
+
+def test_an_old_run_that_a_kill_has_left_aside_comes_back_or_goes(tmp_path):
+    folder = old_run(tmp_path / "run")
+    folder.rename(tmp_path / ".run.old-1")
+    with pytest.raises(InputError, match="run exists already"), runs.replacing(folder, overwrite=False):
+        pytest.fail("it must not be entered")
+    assert (folder / "report.html").read_text() == "old"
+    old_run(tmp_path / ".run.old-2")  # beside it, as when the training after that was killed
+    with runs.replacing(folder, overwrite=True):
+        assert len(list(tmp_path.iterdir())) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_run_never_replaces_what_is_no_run_or_is_needed(tmp_path, monkeypatch):
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "experiment.yaml").write_text("name: mine")

@@ -24,7 +24,7 @@ def run(tmp_path):
     runs.write_text(folder, runs.EXPERIMENT, resolved.to_yaml())
     runs.write_text(folder, runs.ENVIRONMENT, "cellseg: 1\n")
     runs.write_json(folder, runs.DATA, {"checksums": {"train-0": "aa", "test-0": "bb"}})
-    resuming.note_given(folder, given())
+    runs.write_text(folder / runs.BACKUP, resuming.GIVEN, given().to_yaml())
     values = {"model": [np.zeros(3)], "optimizer": [], "metrics": []}
     Checkpoint(Place(epoch=2), values, {}).write(folder / runs.BACKUP / NAME)
     return folder
@@ -93,6 +93,22 @@ def test_a_kill_behind_the_report_leaves_a_run_that_goes_on_and_another_while_it
     assert not (run / runs.BACKUP).exists() and (run / runs.MODEL).exists()
 
 
+def test_a_report_of_an_unfinished_run_does_not_finish_it(run):
+    (run / "report.html").write_text("as cellseg-report writes it at any time")
+    assert resuming.read(run).checkpoint.place.epoch == 2
+
+
+def test_a_run_that_was_killed_while_its_backup_was_removed_is_finished(run, monkeypatch):
+    (run / runs.MODEL).write_text("")
+    monkeypatch.setattr(runs.shutil, "rmtree", lambda path, ignore_errors: None)
+    runs.end(run)
+    assert (run / runs.OVER).is_dir() and not (run / runs.BACKUP).exists()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="is finished"):
+        resuming.read(run)
+    assert not (run / runs.OVER).exists()
+
+
 def test_a_damaged_checkpoint_is_said(run):
     path = run / runs.BACKUP / NAME
     content = bytearray(path.read_bytes())
@@ -113,11 +129,11 @@ def test_other_data_is_refused_with_the_shards_names(run):
 
 
 def test_two_processes_do_not_train_one_run(run):
-    with open(run / runs.BACKUP / resuming.LOCK, "w") as other:
+    with open(run / runs.BACKUP / runs.LOCK, "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="Another process is training"), resuming.locked(run):
+        with pytest.raises(InputError, match="Another process is training"), runs.locked(run):
             pytest.fail("it must not be entered")
-    with resuming.locked(run):
+    with runs.locked(run):
         pass
 
 

@@ -61,6 +61,18 @@ def port_of(address):
     return urllib.parse.urlparse(address).port
 
 
+def listening_at(port):
+    """Addresses of this machine at which somebody listens at a port, as the kernel has them."""
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, local, _, state = line.split()[:4]
+            address, _, number = local.rpartition(":")
+            if int(number, 16) == port and state == "0A":  # LISTEN
+                found.append(".".join(str(byte) for byte in reversed(bytes.fromhex(address))))
+    return found
+
+
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory):
     """Two trainings that HParams can compare, of which one is better."""
@@ -74,6 +86,7 @@ def test_the_pages_show_scalars_images_and_hparams(logs, tmp_path):
     """In a real browser; what stands on the pages comes from the server's data, which is read beside it."""
     with serving(logs) as address:
         assert urllib.parse.urlparse(address).hostname == "127.0.0.1"
+        assert listening_at(port_of(address)) == ["127.0.0.1"]
         path = "data/plugin/scalars/scalars?run=a%2Ftensorboard%2Fvalidation&tag=epoch%2Fdice"
         points = ask_until(lambda points: points and len(points) == 2, address, path)
         assert [step for _, step, _ in points] == [1, 2] and points[1][2] == 1

@@ -123,3 +123,11 @@ def test_frames_of_one_side_only(folders):
         check_same_frames(read_truth(truth), read_result(result))
     assert f"frames 2, 4 in {truth / 'TRA'} have no file in {result}" in str(caught.value)
     assert f"frame 1 in {result} has no file in {truth / 'TRA'}" in str(caught.value)
+
+
+def test_a_track_over_more_frames_than_memory_holds():
+    """Found by fuzzing: frames that are not there were listed before they were counted."""
+    with pytest.raises(
+        InputError, match=r"no image of frames 2, 3, 4, 5, 6 and 2147483640 more \(the last .* frame 9\)"
+    ):
+        check_span({1: Track(1, 0, 2**31 - 1, 0)}, [1, 0, 9], "table")

@@ -1,13 +1,15 @@
 """Files and folders that appear whole or not at all."""
 
+import fcntl
 import hashlib
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.files import check_free, remove_leftovers, sha256, whole_file, whole_folder
+from pipelines.files import check_free, locked_folder, remove_leftovers, sha256, whole_file, whole_folder
 
 
 def names(folder):
@@ -42,17 +44,19 @@ def test_leftovers_of_killed_processes_alone_are_removed(tmp_path, monkeypatch):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", killed, str(tmp_path / "a.b.tif")], check=False)
-    subprocess.run([sys.executable, "-c", killed, str(tmp_path / "no suffix")], check=False)
-    left = names(tmp_path)
-    assert [name.partition("-")[0] for name in left] == [".a.b.partial", ".no suffix.partial"]
+    (left,) = names(tmp_path)
+    assert left.startswith(".a.b.partial-")
+    left = [left, left.replace(".a.b", ".no suffix").removesuffix(".tif")]
+    (tmp_path / left[1]).write_text("half")
     for name in ("a.tif", ".hidden", ".partial", ".c.partial-1.tif", ".work.partial"):
         (tmp_path / name).write_text("somebody's")
     monkeypatch.setattr("socket.gethostname", lambda: "another machine")
     remove_leftovers(tmp_path)
     assert set(left) < set(names(tmp_path))
     monkeypatch.undo()
-    with whole_file(tmp_path / "d.tif") as alive:
+    with whole_file(tmp_path / "d.tif") as alive:  # removes them: nobody had written here before
         alive.write_text("half")
+        assert not set(left) & set(names(tmp_path))
         remove_leftovers(tmp_path)
         assert alive.exists()
     assert names(tmp_path) == sorted(["a.tif", ".hidden", ".partial", ".c.partial-1.tif", ".work.partial", "d.tif"])
@@ -100,6 +104,99 @@ def test_existing_folder_needs_overwrite_and_is_replaced_whole(tmp_path):
         assert (out / "manifest.json").read_text() == "old"
     assert names(out) == ["manifest.json"]
     assert (out / "manifest.json").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+KILLED_BEFORE = """
+import os, signal, sys
+from pipelines.files import whole_folder
+events = []
+def hook(event, arguments):
+    events.append(event)
+    if event == sys.argv[2] and events.count(event) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+with whole_folder(sys.argv[1], marker="manifest.json", overwrite=True) as temporary:
+    (temporary / "manifest.json").write_text("new")
+    sys.addaudithook(hook)
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "number", "there"), [("os.rename", 1, "old"), ("os.rename", 2, None), ("shutil.rmtree", 1, "new")]
+)
+def test_a_kill_while_the_new_folder_takes_the_place_of_the_old_one(tmp_path, event, number, there):
+    out = tmp_path / "out[1]"
+    out.mkdir()
+    (out / "manifest.json").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED_BEFORE, out, event, str(number)], check=False)
+    assert done.returncode == -signal.SIGKILL and len(names(tmp_path)) > 1
+    assert ((out / "manifest.json").read_text() if out.exists() else None) == there
+    with whole_folder(out, marker="manifest.json", overwrite=True) as temporary:
+        assert not names(temporary)
+        (temporary / "manifest.json").write_text("newer")
+    assert names(tmp_path) == ["out[1]"] and (out / "manifest.json").read_text() == "newer"
+
+
+def test_an_old_folder_that_a_kill_has_left_aside_comes_back(tmp_path):
+    aside = tmp_path / ".out.replaced-1"
+    aside.mkdir()
+    (aside / "manifest.json").write_text("old")
+    with pytest.raises(InputError, match="out exists already"), whole_folder(tmp_path / "out", marker="manifest.json"):
+        pass
+    assert names(tmp_path) == ["out"] and (tmp_path / "out" / "manifest.json").read_text() == "old"
+
+
+def test_a_lock_that_a_kill_has_left_behind_the_last_move_is_removed(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text("whole")
+    (tmp_path / ".out.partial.lock").touch()
+    with pytest.raises(InputError, match="out exists already"):
+        check_free(tmp_path / "out", marker="manifest.json")
+    assert names(tmp_path) == ["out"]
+
+
+def test_unfinished_work_and_what_lies_between_two_moves_is_removed_where_nobody_is_at_it(tmp_path):
+    for name in (".a.tif.work.partial", ".b.tif.work.partial", ".c.zarr.replaced-1", ".d.zarr.replaced-1", "d.zarr"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "content").touch()
+    (tmp_path / ".e.partial.lock").touch()
+    (tmp_path / ".f.partial").mkdir()  # somebody may go on with it
+    with locked_folder(tmp_path / ".b.tif.work.partial"):
+        remove_leftovers(tmp_path)
+        assert names(tmp_path) == [".b.tif.work.partial", ".f.partial", "c.zarr", "d.zarr"]
+    assert (tmp_path / "c.zarr" / "content").exists()
+    with whole_folder(tmp_path / "g", marker="content") as temporary:
+        (temporary / "content").touch()
+        remove_leftovers(tmp_path)
+        assert (tmp_path / ".g.partial.lock").exists()
+    assert names(tmp_path) == [".f.partial", "c.zarr", "d.zarr", "g"]
+
+
+def test_a_second_writer_of_a_folder_is_refused(tmp_path):
+    with whole_folder(tmp_path / "out", marker="manifest.json") as temporary:
+        (temporary / "manifest.json").write_text("first")
+        with (
+            pytest.raises(InputError, match="Another process is writing .*out"),
+            whole_folder(tmp_path / "out", marker="manifest.json"),
+        ):
+            pass
+        assert (temporary / "manifest.json").read_text() == "first"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_lock_that_its_holder_has_removed_meanwhile_is_not_taken_for_one(tmp_path, monkeypatch):
+    real, calls = fcntl.flock, []
+
+    def slow(file, flags):
+        real(file, flags)
+        calls.append(file)
+        if len(calls) == 1:  # the process before us ends between our opening and locking its file
+            (tmp_path / ".out.partial.lock").unlink()
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with whole_folder(tmp_path / "out", marker="manifest.json") as temporary:
+        (temporary / "manifest.json").write_text("first")
+        assert (tmp_path / ".out.partial.lock").exists() and len(calls) == 2
     assert names(tmp_path) == ["out"]
 
 

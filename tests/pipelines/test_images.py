@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipelines import decoding, images
+from pipelines import damage, decoding, images
 from pipelines.errors import InputError
 
 RNG_SEED = 0
@@ -179,7 +179,7 @@ def test_reading_a_stack_page_by_page_is_linear(tmp_path, monkeypatch, layout):
     expected = save_stack(tmp_path / "a.tif", layout)[..., 0]
     save_stack(tmp_path / "b.tif", layout)
     headers = []
-    for room, name in ((decoding, "_end_of_tags"), (tifffile.TiffPage, "__init__"), (tifffile.TiffFrame, "__init__")):
+    for room, name in ((damage, "end_of_tags"), (tifffile.TiffPage, "__init__"), (tifffile.TiffFrame, "__init__")):
         real = getattr(room, name)
 
         def counted(*args, real=real, **options):

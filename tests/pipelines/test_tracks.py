@@ -102,3 +102,14 @@ def test_a_table_that_contradicts_itself_is_not_written(tmp_path):
         with pytest.raises(ValueError, match=match):
             write_tracks(tmp_path / "a.txt", tracks)
     assert not (tmp_path / "a.txt").exists()
+
+
+@pytest.mark.parametrize("number", ["2147483648", "9" * 25, "9" * 5000], ids=["2**31", "25 digits", "5000 digits"])
+def test_numbers_that_are_no_ids_and_no_frames(tmp_path, number):
+    """Found by fuzzing: a frame of 93 digits took all memory, a number of 5000 digits is none for Python."""
+    for text in (f"{number} 0 2 0\n", f"1 0 {number} 0\n"):
+        with pytest.raises(
+            InputError, match=r"man_track\.txt, line 1 is .*: no label and no frame is higher than 2147483647"
+        ):
+            read_tracks(write(tmp_path, text))
+    assert read_tracks(write(tmp_path, "1 0 2147483647 0\n2 0000000000000002 3 0\n"))[2] == Track(2, 2, 3, 0)
