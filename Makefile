@@ -5,7 +5,8 @@ READY := .venv/.ready
 
 BENCHED := .venv/.bench
 
-.PHONY: demo test test-torch test-workers kill bad-input fuzz soak test-wheel test-oldest bench lint format clean setup
+.PHONY: demo test test-torch test-workers kill bad-input fuzz soak test-wheel test-oldest bench results tables ablations lint \
+	format clean setup
 
 demo: $(READY)
 	@CELLSEG_DATA=experiments/data $(BIN)/cellseg-train experiments/demo.yaml --overwrite --out runs/demo
@@ -51,6 +52,18 @@ test-oldest: $(READY)
 
 bench: $(BENCHED)
 	for script in reproducibility weight_map shards input_pipeline prepare_memory networks train_step fit_overhead dashboard measures ctc_measures predict measuring tracking mask_rcnn; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+
+# make results NAME=isbi2012-unet2 [SEED=1] [RUN=folder] [PROTOCOL=report]: one experiment, its file in docs/results, the tables of the docs.
+results: $(READY)
+	$(BIN)/python -m experiments.make_results $(NAME) --seed $(or $(SEED),0) $(if $(RUN),--run $(RUN)) $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(OVERRIDES)
+
+tables: $(READY)
+	$(BIN)/python -m experiments.result_tables
+	$(BIN)/python -m experiments.make_ablations --tables
+
+# Hours; goes on where it was stopped. make ablations ONLY=psc for one data set, ONLY=psc/loss for one claim on it.
+ablations: $(READY)
+	$(BIN)/python -m experiments.make_ablations $(if $(ONLY),--only $(ONLY))
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,8 +18,8 @@ SHAPE = (None, None, 1)
 PANCREATIC = {"name": "unet", "filters": 16, "padding": "same", "up": "bilinear", "batch_norm": True, "dropout": 0.1}
 RANDOM = {"name": "pretrained", "weights": "random"}
 NETWORKS = {
-    "unet, that of 2015 (isbi_unet1 without dropout)": {"name": "unet"},
-    "unet, 3x3 up-convolutions, 32 filters (isbi_unet2)": {
+    "unet, that of 2015 (isbi2012-unet1 without dropout)": {"name": "unet"},
+    "unet, 3x3 up-convolutions, 32 filters (isbi2012-unet2)": {
         "name": "unet",
         "filters": 32,
         "padding": "same",

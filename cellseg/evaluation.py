@@ -4,6 +4,7 @@ The measures live in `cellseg.metrics`, kinds of mistakes in `cellseg.mistakes`,
 `cellseg.pairing`; the splits of a run are scored in `cellseg.scoring`.
 """
 
+import fnmatch
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from cellseg.metrics.aogm import Aogm
 from cellseg.metrics.sequence import read_tracking
 from cellseg.mistakes import KINDS, Mistakes, find_mistakes
 from cellseg.pairing import Pair, pair_files
+from cellseg.sections import Evaluation
 from pipelines.errors import InputError
 
 DEFAULT_MEASURES = (
@@ -34,6 +36,42 @@ FLAT = ("warping_error", "object_hausdorff", "boundary_iou", "hausdorff", "hausd
 
 # Called after each image: the pair of files, its name, truth, prediction, mistakes (None of a probability).
 Watch = Callable[[Pair, str, np.ndarray, np.ndarray, Mistakes | None], None]
+
+
+def usual_measures(section: Evaluation) -> list[str]:
+    """What the splits of a run are scored by: DEFAULT_MEASURES, and what the evaluation section adds."""
+    return list(dict.fromkeys([*DEFAULT_MEASURES, *section.measures]))
+
+
+def check_section(section: Evaluation, names: Sequence[str] | None = None) -> None:
+    """Check the evaluation section of an experiment.
+
+    Args:
+        section: Of the experiment.
+        names: Of the test images; None leaves the parts unchecked.
+
+    Raises:
+        InputError: an unknown measure, one that takes no probability under `probability`, or a part without images.
+    """
+    for key, measures in (("measures", section.measures), ("probability", section.probability)):
+        if measures:
+            try:
+                check_measures(measures)
+            except InputError as error:
+                raise InputError(f"evaluation.{key}: {error}") from error
+    for measure in section.probability:
+        if not IMAGE_METRICS[measure].takes_probability:
+            takers = [name for name, one in IMAGE_METRICS.items() if one.takes_probability]
+            raise InputError(
+                f"evaluation.probability: {measure} is a measure of cells, not of probabilities. Write it under "
+                f"evaluation.measures, or choose among {', '.join(takers)}."
+            )
+    for part, pattern in section.parts.items() if names is not None else ():
+        if not fnmatch.filter(names or [], pattern):
+            raise InputError(
+                f"evaluation.parts.{part}: no test image has a name like '{pattern}'. They are called "
+                f"{', '.join(list(names or [])[:3])}, ..."
+            )
 
 
 class Scores:
@@ -67,12 +105,19 @@ class Scores:
         """Count the kinds of one image's cells."""
         self._mistakes.append({"name": name, **mistakes.counts})
 
-    def pooled(self) -> dict:
-        """{measure: value over all images}; None where it is undefined, and without images."""
-        return {
-            name: _or_none(IMAGE_METRICS[name].value(sum(counts[1:], counts[0]))) if counts else None
-            for name, counts in self._counts.items()
-        }
+    def pooled(self, pattern: str = "*") -> dict:
+        """{measure: value over all images whose names fit}; None where it is undefined, and without images."""
+        fits = [fnmatch.fnmatchcase(row["name"], pattern) for row in self._per_image]
+        pooled = {}
+        for name, all_counts in self._counts.items():
+            counts = [one for one, fit in zip(all_counts, fits, strict=True) if fit]
+            pooled[name] = _or_none(IMAGE_METRICS[name].value(sum(counts[1:], counts[0]))) if counts else None
+        return pooled
+
+    def part(self, pattern: str) -> dict:
+        """{"images": how many names fit the pattern, "measures": {measure: pooled value of these images}}."""
+        fits = [row["name"] for row in self._per_image if fnmatch.fnmatchcase(row["name"], pattern)]
+        return {"images": len(fits), "measures": self.pooled(pattern)}
 
     def result(self) -> dict:
         """What has been added so far, ready for JSON: an undefined value (NaN) is None.
@@ -108,14 +153,17 @@ class Baselines:
     def __init__(self, measures: Sequence[str] = DEFAULT_MEASURES) -> None:
         self._background, self._foreground = Scores(measures), Scores(measures)
 
-    def add(self, labels_true: np.ndarray, ignore: np.ndarray | None = None) -> None:
+    def add(self, labels_true: np.ndarray, ignore: np.ndarray | None = None, *, name: str = "") -> None:
         """Count one image's truth, (H, W)."""
-        self._background.add("", labels_true, np.zeros(labels_true.shape, np.int32), ignore)
-        self._foreground.add("", labels_true, np.ones(labels_true.shape, np.int32), ignore)
+        self._background.add(name, labels_true, np.zeros(labels_true.shape, np.int32), ignore)
+        self._foreground.add(name, labels_true, np.ones(labels_true.shape, np.int32), ignore)
 
-    def result(self) -> dict:
-        """{"baseline": {measure: pooled value of all background}, "baseline_foreground": {the same}}."""
-        return {"baseline": self._background.pooled(), "baseline_foreground": self._foreground.pooled()}
+    def result(self, pattern: str = "*") -> dict:
+        """{"baseline": {measure: pooled value of all background}, "baseline_foreground": {the same}}.
+
+        Of the images whose names fit the pattern.
+        """
+        return {"baseline": self._background.pooled(pattern), "baseline_foreground": self._foreground.pooled(pattern)}
 
 
 def evaluate_folders(

@@ -18,7 +18,7 @@ import yaml
 from cellseg import yaml_text
 from cellseg.boxed import find_experiment, find_run
 from cellseg.named import Named
-from cellseg.sections import Data, Distribution, Inference, Search, Section, Seed, Split, Train, Tuning
+from cellseg.sections import Data, Distribution, Evaluation, Inference, Search, Section, Seed, Split, Train, Tuning
 from pipelines.errors import InputError, nearest
 from pipelines.files import sha256
 from pipelines.sample import Item
@@ -73,6 +73,7 @@ class Experiment(Section):
     inference: Inference = Inference()
     instances: Named = DEFAULT_INSTANCES
     tuning: Tuning = Tuning()
+    evaluation: Evaluation = Evaluation()
     search: Search | None = None
     folder: Path = pydantic.Field(Path(), exclude=True)
 

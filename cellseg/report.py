@@ -1,13 +1,12 @@
 """Report: a run folder to report.html, one file that needs no network.
 
-Only files of the run folder are read; its layout lives in `cellseg.runs`, the figures in `cellseg.figures`, the
-page in `templates/report.html.j2`.
+Only files of the run folder are read; its layout lives in `cellseg.runs`, the figures in `cellseg.figures`, tables of
+scores in `cellseg.score_tables`, the page in `templates/report.html.j2`.
 """
 
 import base64
 import datetime
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +16,17 @@ import yaml
 from cellseg import __version__, figures, runs, templating, yaml_text
 from cellseg.experiment import DETECTORS
 from cellseg.metrics import IMAGE_METRICS
+from cellseg.score_tables import images_table, number, parts_table, percent, scores_table, summary
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
 NAME = "report.html"
-UNDEFINED = "–"
-LISTED = 50  # images in the table; the rest is in scores.json
 SPLITS = ("train", "validation", "test")
-COLUMNS = {
-    "test": "test",
-    "validation": "validation",
-    "baseline": "all background",
-    "baseline_foreground": "all foreground",
-}
-# Measure: whether higher is better, and what it says in one line.
-MEASURES = {
-    "pixel_accuracy": (True, "share of pixels that are right; high for an empty answer where cells are sparse"),
-    "iou": (True, "overlap of drawn and true foreground: shared / either, over all pixels"),
-    "dice": (True, "overlap of drawn and true foreground: 2 x shared / (drawn + true), over all pixels"),
-    "frequency_weighted_iou": (True, "IoU of background and foreground, weighted by how common each is"),
-    "pixel_error": (False, "share of pixels that are wrong"),
-    "average_precision": (True, "cells found: TP / (TP + FP + FN), a cell counts as found at IoU 0.5"),
-    "average_precision_75": (True, "the same, found only at IoU 0.75"),
-    "average_precision_90": (True, "the same, found only at IoU 0.9: nearly pixel-exact outlines"),
-    "average_precision_mean": (True, "the same, mean over IoU 0.5, 0.55, ..., 0.95"),
-    "panoptic_quality": (True, "cells found and how well their outlines fit, in one number"),
-    "seg": (True, "Cell Tracking Challenge SEG: mean IoU of each true cell with the one that covers its half"),
-    "count_error": (False, "|cells drawn - true cells| / true cells, mean over images"),
-}
 PICTURES = {
     "test": "Held-out images",
     "classes": "Classes of held-out images",
-    "samples": "Samples",
+    "methods": "Ways to tile",
+    "samples": "What the network learns from",
     "training": "During training",
 }
 
@@ -82,24 +60,6 @@ def write_report(run: Path | str) -> Path:
     return run / NAME
 
 
-def number(value: object) -> str:
-    """A number for readers: 3 or 4 significant digits, counts whole, and a dash for None and NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return UNDEFINED
-    if isinstance(value, int) or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if value == 0 or 0.01 <= abs(value) <= 1:
-        return f"{value:.4f}"  # scores stand in columns: the same number of decimals for each
-    return f"{value:.4g}" if abs(value) > 1 else f"{value:.3g}"
-
-
-def percent(value: object) -> str:
-    """A fraction as percent with 3 significant digits, and a dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return UNDEFINED
-    return f"{100 * value:.3g} %"
-
-
 def _date(environment: str, newest: Path) -> str:
     """When the run began, as environment.txt says; of an older run, when `newest` was written."""
     first = environment.partition("\n")[0]
@@ -125,8 +85,9 @@ def _content(run: Path) -> dict[str, Any]:
         "experiment": text,
         "environment": environment,
         "warnings": _json(run, runs.WARNINGS, []),
-        "summary": _summary(scores),
-        "scores": _scores_table(scores),
+        "summary": summary(scores),
+        "scores": scores_table(scores),
+        "parts": parts_table(scores),
         "classification": (scores.get("test") or {}).get("classification"),
         "transfer": _json(run, runs.TRANSFER, {}),
         "errors": _errors(run),
@@ -137,7 +98,7 @@ def _content(run: Path) -> dict[str, Any]:
         "training_image": _training_image(run),
         "training_minutes": data.get("training_minutes"),
         "pictures": _pictures(run),
-        "images": _images_table(per_image),
+        "images": images_table(per_image),
         "images_image": _embedded(figures.per_image_scores(per_image)) if len(per_image) > 1 else None,
         "advice": data.get("advice") or [],
         "data_rows": _data_rows(data),
@@ -163,35 +124,6 @@ def _command(environment: str) -> str:
     return lines[0] if lines else ""
 
 
-def _summary(scores: Mapping) -> list[dict[str, Any]]:
-    """The figures a reader looks for first, each beside the answer of all background."""
-    test, baseline = (scores.get("test") or {}).get("measures") or {}, scores.get("baseline") or {}
-    names = {"dice": "Dice", "average_precision": "Average precision at IoU 0.5", "pixel_accuracy": "Pixel accuracy"}
-    return [
-        {"name": shown, "value": test[name], "baseline": baseline.get(name)}
-        for name, shown in names.items()
-        if name in test
-    ]
-
-
-def _scores_table(scores: Mapping) -> dict[str, Any]:
-    """Columns that the run has, one row a measure."""
-    values = {key: (scores.get(key) or {}) for key in COLUMNS}
-    for split in ("test", "validation"):
-        values[split] = values[split].get("measures") or {}
-    columns = {key: title for key, title in COLUMNS.items() if values[key] or key != "baseline_foreground"}
-    measures = list(dict.fromkeys(name for key in columns for name in values[key]))
-    rows = []
-    for name in measures:
-        higher, meaning = MEASURES.get(name, (None, ""))
-        direction = {True: "higher", False: "lower", None: ""}[higher]
-        cells = [values[key].get(name) for key in columns]
-        rows.append({"name": name, "direction": direction, "meaning": meaning, "cells": cells})
-    counts = {split: (scores.get(split) or {}).get("images") for split in ("test", "validation")}
-    undefined = any(number(cell) == UNDEFINED for row in rows for cell in row["cells"])
-    return {"columns": list(columns.values()), "rows": rows, "counts": counts, "undefined": undefined}
-
-
 def _errors(run: Path) -> dict[str, Any]:
     """The error analysis with its two figures; without figures where there is no file or no true cell."""
     errors = _json(run, runs.ERRORS, {})
@@ -205,15 +137,6 @@ def _errors(run: Path) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise InputError(f"{run / runs.ERRORS} is damaged ({error!r} in it). Train again.") from error
     return errors | drawn
-
-
-def _images_table(per_image: Sequence[Mapping]) -> dict[str, Any]:
-    """Worst first; images where Dice is undefined come last."""
-    measures = [name for name in (per_image[0] if per_image else {}) if name != "name"]
-    ranked = sorted(per_image, key=lambda row: math.inf if row.get("dice") is None else row["dice"])
-    rows = [{"name": row["name"], "cells": [row.get(name) for name in measures]} for row in ranked[:LISTED]]
-    undefined = any(number(cell) == UNDEFINED for row in rows for cell in row["cells"])
-    return {"measures": measures, "rows": rows, "left_out": len(ranked) - len(rows), "undefined": undefined}
 
 
 def _data_rows(data: Mapping) -> list[dict[str, Any]]:

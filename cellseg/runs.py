@@ -294,6 +294,16 @@ def environment() -> str:
     return "\n".join(lines) + "\n"
 
 
+def peak_memory_mb() -> int | None:
+    """The most memory that this process has held so far; None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, kB elsewhere
+    return round(most / (2**20 if sys.platform == "darwin" else 2**10))
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from cellseg import runs
+from cellseg import run_pictures, runs
 from cellseg.classification import ClassScores
 from cellseg.error_analysis import ErrorAnalysis
-from cellseg.evaluation import DEFAULT_MEASURES, Baselines, Scores
-from cellseg.held_out import HeldOut, held_out, look_at
+from cellseg.evaluation import Baselines, Scores, usual_measures
+from cellseg.held_out import HeldOut, held_out
 from cellseg.inference import LoadedRun, load_run
 from cellseg.metrics import check_measures
 from cellseg.mistakes import find_mistakes
 from cellseg.report import write_report
+from cellseg.sections import Evaluation
 from pipelines.contrast import stretch_contrast
 from pipelines.dataset import ShardReader
 from pipelines.prepare import Progress
 
 SCORED = ("validation", "test")
-PICTURED = ("best", "typical", "worst")
 
 Watch = Callable[..., None]  # see `score_run`
 
@@ -66,7 +66,7 @@ def score_held_out(
     for split in SCORED:
         looked_at = errors if split == "test" else None
         scores[split], baselines = _score_split(loaded, reader, split, progress, errors=looked_at)
-    pictures, captions = _draw(loaded, reader, scores["test"]["per_image"])
+    pictures, captions = run_pictures.draw(loaded, reader, scores["test"]["per_image"])
     return Scored(scores, baselines, errors.result(), pictures, captions)
 
 
@@ -87,8 +87,9 @@ def score_run(
 ) -> dict:
     """Score one split of a finished run again, from its shards.
 
-    Without `measures` the usual ones are taken, and for validation and test the run's `scores.json` and report are
-    written again: that split's part, with test also the baselines and `errors.json`; everything else in it stays.
+    Without `measures` the usual ones and those of the experiment's evaluation section are taken, and for validation
+    and test the run's `scores.json` and report are written again: that split's part, with test also the baselines and
+    `errors.json`; everything else in it stays.
 
     Args:
         path: The run folder.
@@ -103,7 +104,7 @@ def score_run(
     Raises:
         InputError: no finished run there, an unknown split, or shards that are gone or of another configuration.
     """
-    chosen = DEFAULT_MEASURES if measures is None else check_measures(measures)
+    chosen = None if measures is None else check_measures(measures)
     loaded = load_run(path)
     reader = shards_of(loaded.run)
     errors = ErrorAnalysis() if measures is None and split == "test" else None
@@ -130,19 +131,24 @@ def _score_split(
     reader: ShardReader,
     split: str,
     progress: Progress,
-    measures: Sequence[str] = DEFAULT_MEASURES,
+    measures: Sequence[str] | None = None,
     watch: Watch | None = None,
     errors: ErrorAnalysis | None = None,
 ) -> tuple[dict, dict]:
-    scores, baselines = Scores(measures), Baselines(measures)
+    """Scores and baselines of a split; without `measures` as the experiment's evaluation section says."""
+    asked = loaded.run.experiment.evaluation if measures is None else Evaluation()
+    names = usual_measures(asked) if measures is None else measures
+    scores, baselines, of_probability = Scores(names), Baselines(names), Scores(asked.probability or names)
     by_class = ClassScores(loaded.class_names) if loaded.class_names else None
     count = len(reader.manifest.of_split(split))
     for one in progress(held_out(loaded, reader, split), count):
         decided = loaded.decide(one.probability)
         scores.add(one.name, one.labels, decided.labels, one.ignore)
+        if asked.probability:
+            of_probability.add(one.name, one.labels, decided.probability, one.ignore)
         mistakes = find_mistakes(one.labels, decided.labels, one.ignore)
         scores.add_mistakes(one.name, mistakes)
-        baselines.add(one.labels, one.ignore)
+        baselines.add(one.labels, one.ignore, name=one.name)
         if errors is not None:
             errors.add(_stretched(loaded, one), one.labels, decided.labels, one.ignore)
         if by_class is not None and decided.classes is not None and one.classes is not None:
@@ -150,6 +156,11 @@ def _score_split(
         if watch is not None:
             watch(one.name, one.labels, decided.labels, mistakes, one.image, one.limits)
     result = scores.result()
+    if asked.probability:
+        result["probability"] = of_probability.pooled()
+    if asked.parts:
+        of_parts = {part: scores.part(pattern) | baselines.result(pattern) for part, pattern in asked.parts.items()}
+        result["parts"] = {part: found for part, found in of_parts.items() if found["images"]}
     if by_class is not None:
         result["classification"] = by_class.result()
     return result, baselines.result()
@@ -159,40 +170,3 @@ def _stretched(loaded: LoadedRun, one: HeldOut) -> np.ndarray:
     """The image as the network sees it."""
     least = loaded.run.data["minimum_range"].get(one.image.dtype.name, 0.0)
     return stretch_contrast(one.image, limits=one.limits, minimum_range=least)
-
-
-def _draw(
-    loaded: LoadedRun, reader: ShardReader, per_image: Sequence[dict]
-) -> tuple[dict[str, bytes], list[dict] | None]:
-    """The best, a typical and the worst test image by Dice: PNG by file name, and what stands below them."""
-    from cellseg import figures
-
-    ranked = sorted((row for row in per_image if row["dice"] is not None), key=lambda row: row["dice"])
-    if not ranked:
-        return {}, None
-    chosen = dict(zip(PICTURED, (ranked[-1], ranked[len(ranked) // 2], ranked[0]), strict=True))
-    samples = {sample["name"]: sample for sample in reader.manifest.of_split("test")}
-    pictures, captions = {}, []
-    for kind, row in chosen.items():
-        sample = samples[row["name"]]
-        one = look_at(loaded, sample, reader.read(sample))
-        decided = loaded.decide(one.probability)
-        caption = f"{kind} by Dice ({row['dice']:.3f}): {row['name']}"
-        file = f"pictures/test_{kind}.png"
-        pictures[file] = figures.outlines(
-            one.image, one.labels, decided.labels, limits=one.limits, probability=decided.probability
-        )
-        captions.append({"file": file, "section": "test", "caption": caption})
-        if decided.classes is not None and one.classes is not None:
-            file = f"pictures/classes_{kind}.png"
-            pictures[file] = figures.class_outlines(
-                one.image,
-                one.classes,
-                one.labels,
-                decided.classes,
-                decided.labels,
-                names=loaded.class_names,
-                limits=one.limits,
-            )
-            captions.append({"file": file, "section": "classes", "caption": f"classes, {caption}"})
-    return pictures, captions

@@ -239,6 +239,17 @@ class Tuning(Section):
         return {option: values if isinstance(values, list) else [values] for option, values in value.items()}
 
 
+class Evaluation(Section):
+    """What validation and test images are scored by, besides the usual measures."""
+
+    measures: list[str] = []  # any of cellseg.metrics.IMAGE_METRICS
+    # Measures that take probabilities, here of the network's own foreground instead of the cells; each image's best
+    # threshold counts where the measure says so
+    probability: list[str] = []
+    # Name: pattern of image names, such as A: testA_*; these images are scored for themselves, too
+    parts: dict[str, str] = {}
+
+
 class Stage(Section):
     """Trials of a search that are drawn alike."""
 

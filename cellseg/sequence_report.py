@@ -15,7 +15,7 @@ from cellseg import pages
 from cellseg.image_series import ImageSeries
 from cellseg.motion import daughters
 from cellseg.pages import Figure, Page, Section, Tile
-from cellseg.report import number
+from cellseg.score_tables import number
 from cellseg.sequence_pictures import FOLDER, Pictures, draw_sequence
 from pipelines.prepare import Progress
 from pipelines.tracks import Track

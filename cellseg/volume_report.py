@@ -14,7 +14,7 @@ from trimesh import Trimesh
 from cellseg import figures, pages
 from cellseg.image_series import ImageSeries
 from cellseg.pages import Figure, Page, Section, Table, Tile
-from cellseg.report import number, percent
+from cellseg.score_tables import number, percent
 from pipelines.files import whole_file
 
 FOLDER = "pictures"

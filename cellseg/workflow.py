@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellseg import reproduction, runs, scoring, tuning
+from cellseg import evaluation, reproduction, runs, scoring, tuning
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, tiling
 from cellseg.networks import answer_size, network_for
@@ -72,6 +72,7 @@ def train(
     if placement.chief and interrupted is None:
         runs.check(run, overwrite=overwrite, keep=(experiment.folder, experiment.shards(), *_raw(experiment)))
     training.check(experiment)  # before any work: a typo in the last section must not cost a preparation
+    evaluation.check_section(experiment.evaluation)
     say("preparing the data")
     with placement.after_chief():
         try:
@@ -84,6 +85,7 @@ def train(
             ) from error
     experiment = prepared.experiment
     reader = ShardReader(prepared.folder, verify=False)  # that was done a moment ago
+    evaluation.check_section(experiment.evaluation, reader.manifest.splits["test"])
     training.seed(experiment.seed)
     data = _data(experiment, reader)
     _check_foreground(data["statistics"])
@@ -143,7 +145,7 @@ def train(
             checkpoint=checkpoint,
             hours=hours,
         )
-        data["training_minutes"] = round(seconds / 60, 2)
+        data |= {"training_minutes": round(seconds / 60, 2), "peak_memory_mb": runs.peak_memory_mb()}
         runs.write_json(run, runs.DATA, data)
         runs.write_json(run, runs.WARNINGS, warnings.messages)
         for name in (runs.HISTORY, runs.MODEL):

@@ -3,6 +3,7 @@
 The samples before any augmentation are drawn in `pipelines.preview`.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +18,19 @@ PANEL, HEAD, DPI = 2.6, 0.3, 120  # inches, inches, dots an inch
 
 
 def patch_sheet(examples: Sequence[tuple[dict, dict[str, np.ndarray]]], path: Path | str) -> None:
-    """Draw a row for each patch: image, labels on it, target, weight map with its scale.
+    """Write `drawn_patches` to a PNG file, which appears whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(drawn_patches(examples))
+
+
+def drawn_patches(examples: Sequence[tuple[dict, dict[str, np.ndarray]]]) -> bytes:
+    """A row for each patch: image, labels on it, target, weight map with its scale.
 
     Args:
         examples: Of `pipelines.dataset.Batches.example`, at least one.
-        path: PNG to write; it appears whole or not at all.
+
+    Returns:
+        PNG.
     """
     titles = ("image", "labels", "target", "weight map")
     rows, columns = len(examples), len(titles)
@@ -42,9 +51,11 @@ def patch_sheet(examples: Sequence[tuple[dict, dict[str, np.ndarray]]], path: Pa
             axes[row, column].set_title(titles[column], fontsize=8, loc="left")
     for axis in axes.flat:
         axis.set_axis_off()
-    with whole_file(path) as temporary, boxes_for_letters():
+    buffer = io.BytesIO()
+    with boxes_for_letters():
         figure.tight_layout(pad=0.5)
-        FigureCanvasAgg(figure).print_png(str(temporary))
+        FigureCanvasAgg(figure).print_png(buffer)
+    return buffer.getvalue()
 
 
 def _target_picture(target: np.ndarray) -> np.ndarray:

@@ -25,11 +25,13 @@ LAYERS = [
     {"dashboard", "dashboard_events", "dashboard_pictures", "tensorboard_server", "tensorboard_process"}
     | {"detecting", "streams", "trainer", "transfer", "training_parts", "lockstep", "placement", "distribution"},
     {"fitting", "training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
+    | {"score_tables"}
     | {"published", "comparison", "contenders", "run_list", "reproduction"}
     | {"resuming"}
     | {"conveyor", "results", "stages", "cluster", "views", "streaming"}
     | {"image_series", "series_prediction", "class_columns", "measured_files", "volumes", "pages"}
     | {"sequence_pictures", "sequence_report", "volume_report"},
+    {"run_pictures"},
     {"scoring"},
     {"workflow"},
     {"search", "search_space", "search_trial", "search_results", "study", "folds"},

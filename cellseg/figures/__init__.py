@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cellseg.figures.errors import merges_and_membranes, recall_by_fact
 from cellseg.figures.mistakes import mistake_outlines
-from cellseg.figures.pictures import class_outlines, outlines, overlay
+from cellseg.figures.pictures import answers, class_outlines, outlines, overlay
 from cellseg.figures.plots import per_image_scores, threshold_curve, training_curves
 from cellseg.figures.populations import displacement, lineage_tree, population
 from cellseg.figures.volumes import rendered_objects
@@ -18,6 +18,7 @@ FIGURES: dict[str, Callable[..., bytes]] = {
     "outlines": outlines,
     "class_outlines": class_outlines,
     "overlay": overlay,
+    "answers": answers,
     "mistake_outlines": mistake_outlines,
     "training_curves": training_curves,
     "threshold_curve": threshold_curve,
@@ -32,6 +33,7 @@ FIGURES: dict[str, Callable[..., bytes]] = {
 
 __all__ = [
     "FIGURES",
+    "answers",
     "class_outlines",
     "displacement",
     "lineage_tree",

@@ -3,7 +3,7 @@
 Plots of tables live in `cellseg.figures.plots`; the preview of a prepared data set in `pipelines.preview`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -83,6 +83,38 @@ def outlines(
         figure.text(left_end, upper_end, title, fontsize=10.5, fontweight="bold", va="top", parse_math=False)
     legend(figure, MARGIN, {"truth": TRUTH, "prediction": PREDICTION, "both agree": BOTH})
     legend(figure, left, {"coloured: shared, IoU 0.5 or more": COLOURS[2], "grey: unmatched": UNMATCHED})
+    return png(figure)
+
+
+def answers(
+    image: np.ndarray,
+    labels_true: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    *,
+    limits: tuple[float, float] | None = None,
+) -> bytes:
+    """The image with the outlines of its truth, and beside it several probabilities of the same foreground.
+
+    Args:
+        image: (H, W, C), any dtype.
+        labels_true: int (H, W), 0 = background.
+        probabilities: float (H, W) in [0, 1] by caption.
+        limits: As in `outlines`.
+
+    Returns:
+        PNG.
+    """
+    scale = COLUMN / image.shape[1]
+    height, width = max(image.shape[0] * scale, SMALLEST), max(COLUMN, SMALLEST)
+    size = pixels(height, width)
+    total = (MARGIN + (1 + len(probabilities)) * (width + GAP), height + CAPTION + MARGIN)
+    figure = Figure(figsize=total, dpi=DPI, facecolor="white")
+    shown = resized(displayed(image, limits), size)
+    shown[outline(resized(labels_true, size), thickness=2)] = TRUTH
+    put(figure, shown, "Image and truth", MARGIN, CAPTION)
+    for place, (caption, probability) in enumerate(probabilities.items(), start=1):
+        levels = np.clip(255 * np.asarray(probability, np.float32), 0, 255).astype(np.uint8)
+        put(figure, resized(levels, size), caption, MARGIN + place * (width + GAP), CAPTION)
     return png(figure)
 
 

@@ -5,8 +5,17 @@ import pytest
 import tifffile
 
 from cellseg import metrics
-from cellseg.evaluation import DEFAULT_MEASURES, FLAT, Baselines, Scores, evaluate_folders
+from cellseg.evaluation import (
+    DEFAULT_MEASURES,
+    FLAT,
+    Baselines,
+    Scores,
+    check_section,
+    evaluate_folders,
+    usual_measures,
+)
 from cellseg.metrics import IMAGE_METRICS
+from cellseg.sections import Evaluation
 from pipelines.errors import InputError
 from pipelines.images import write_image, write_labels
 from pipelines.sources import SOURCES
@@ -96,6 +105,52 @@ def test_baselines_by_hand():
             "count_error": 0.25,
         },
     }
+
+
+def test_a_part_is_pooled_for_itself():
+    scores, baselines = Scores(["pixel_accuracy", "dice"]), Baselines(["pixel_accuracy"])
+    blank = np.zeros((4, 4), np.int32)
+    half = np.kron([[1, 0]], np.ones((4, 2), np.int32)).astype(np.int32)
+    for name, truth, answer in (("a_1", half, half), ("a_2", half, blank), ("b_1", blank, half)):
+        scores.add(name, truth, answer)
+        baselines.add(truth, name=name)
+    # a: 16 + 8 of 32 pixels are right, 8 of 16 foreground pixels found; b: 8 of 16 right, nothing there to find.
+    assert scores.part("a_*") == {"images": 2, "measures": {"pixel_accuracy": 0.75, "dice": 2 * 8 / (16 + 8)}}
+    assert scores.part("b_1") == {"images": 1, "measures": {"pixel_accuracy": 0.5, "dice": 0.0}}
+    assert scores.part("c") == {"images": 0, "measures": {"pixel_accuracy": None, "dice": None}}
+    assert baselines.result("a_*") == {
+        "baseline": {"pixel_accuracy": 0.5},
+        "baseline_foreground": {"pixel_accuracy": 0.5},
+    }
+    assert baselines.result("b_*")["baseline_foreground"] == {"pixel_accuracy": 0.0}
+    assert baselines.result()["baseline"] == {"pixel_accuracy": pytest.approx(32 / 48)}
+
+
+def test_an_evaluation_section_adds_to_the_usual_measures():
+    assert usual_measures(Evaluation()) == list(DEFAULT_MEASURES)
+    assert usual_measures(Evaluation(measures=["rand_error", "dice"])) == [*DEFAULT_MEASURES, "rand_error"]
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        (
+            {"measures": ["rand_eror"]},
+            r"evaluation\.measures: There is no measure 'rand_eror'\. Did you mean 'rand_error'",
+        ),
+        ({"measures": ["tra"]}, r"evaluation\.measures: 'tra' measures a tracked sequence"),
+        ({"probability": ["v_rnd"]}, r"evaluation\.probability: There is no measure 'v_rnd'"),
+        ({"probability": ["dice"]}, r"evaluation\.probability: dice is a measure of cells.*choose among .*v_rand"),
+        ({"parts": {"A": "testC_*"}}, r"evaluation\.parts\.A: no test image has a name like 'testC_\*'\. .*testA_1"),
+    ],
+)
+def test_an_evaluation_section_that_cannot_be_used(section, told):
+    with pytest.raises(InputError, match=told):
+        check_section(Evaluation(**section), ["testA_1", "testB_1"])
+
+
+def test_parts_are_not_looked_for_before_the_images_are_known():
+    check_section(Evaluation(measures=["rand_error"], probability=["v_rand"], parts={"A": "nothing"}))
 
 
 def test_baselines_leave_out_ignored_pixels():

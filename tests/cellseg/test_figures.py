@@ -203,11 +203,22 @@ def test_per_image_scores_do_not_depend_on_the_order():
     assert figures.per_image_scores(rows) == figures.per_image_scores(rows[::-1])
 
 
+def test_answers_stand_side_by_side():
+    labels = large(one_cell())
+    dark, bright = np.zeros(labels.shape, np.float32), np.ones(labels.shape, np.float32)
+    picture = read(figures.answers(image_of(labels), labels, {"dark": dark, "bright": bright}, limits=(0, 200)))
+    panel = picture.shape[1] // 3
+    shown = [picture[60:-20, start + 30 : start + panel - 60] for start in (0, panel, 2 * panel)]
+    assert count(shown[0], pictures.TRUTH) > 100
+    assert (shown[1] == 0).all() and (shown[2] == 255).all()
+
+
 def test_every_figure_is_in_the_table():
     assert list(figures.FIGURES) == [
         "outlines",
         "class_outlines",
         "overlay",
+        "answers",
         "mistake_outlines",
         "training_curves",
         "threshold_curve",

@@ -8,7 +8,8 @@ import pytest
 
 from cellseg import figures
 from cellseg.error_analysis import ErrorAnalysis
-from cellseg.report import number, percent, write_report
+from cellseg.report import write_report
+from cellseg.score_tables import number, percent
 from pipelines.errors import InputError
 from tests.cells import empty, merged_pair, missed_cell, one_cell, split_cell
 
@@ -186,6 +187,22 @@ def test_scores_stand_beside_their_baselines(page):
     assert column(scores, "better")["dice"] == "higher"
 
 
+def test_parts_and_measures_of_the_probability(tmp_path):
+    run = make_run(tmp_path / "run")
+    scores = json.loads((run / "scores.json").read_text())
+    part = {"images": 20, "measures": {"dice": 0.8}, "baseline": {"dice": 0.0}, "baseline_foreground": {"dice": 0.25}}
+    scores["test"] |= {"parts": {"A": part}, "probability": {"v_rand": 0.9123}}
+    (run / "scores.json").write_text(json.dumps(scores))
+    parsed, _ = page_of(run)
+    assert parsed.tables["part-A"] == [
+        ["measure", "test", "all background", "all foreground"],
+        ["dice", "0.8000", "0.0000", "0.2500"],
+    ]
+    assert "Test images, part A: 20 images" in parsed.text
+    assert column(parsed.tables["scores"], "test")["v_rand, probability"] == "0.9123"
+    assert column(parsed.tables["scores"], "validation")["v_rand, probability"] == "–"
+
+
 def test_undefined_scores_are_dashes_with_a_note(page):
     assert column(page[0].tables["scores"], "test")["seg"] == "–"
     assert "– : undefined, or not measured" in page[0].text
@@ -194,7 +211,7 @@ def test_undefined_scores_are_dashes_with_a_note(page):
 def test_every_default_measure_is_explained():
     from cellseg import evaluation
     from cellseg.metrics import METRICS
-    from cellseg.report import MEASURES
+    from cellseg.score_tables import MEASURES
 
     assert set(evaluation.DEFAULT_MEASURES) <= set(MEASURES)
     assert {name: METRICS[name].higher_is_better for name in MEASURES} == {

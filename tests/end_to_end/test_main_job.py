@@ -69,6 +69,9 @@ def test_the_run_folder_is_complete(job):
     assert len(history) == 3 and {"loss", "val_dice", "learning_rate"} <= set(history)
     threshold = json.loads((job / "run" / "threshold.json").read_text())
     assert 0 < threshold["threshold"] < 1 and threshold["split"] == "validation"
+    shown = {picture["section"] for picture in json.loads((job / "run" / "pictures.json").read_text())}
+    assert shown == {"test", "samples"} and (job / "run" / "pictures" / "augmented.png").exists()
+    assert json.loads((job / "run" / "data.json").read_text())["peak_memory_mb"] > 100
 
 
 def test_it_has_learned_something_and_the_baseline_stands_beside(job):

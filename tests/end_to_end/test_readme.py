@@ -93,6 +93,22 @@ def test_the_pancreatic_experiment(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "pancreatic" / "tensorboard").is_dir()
 
 
+def test_the_experiment_for_any_sequence(tmp_path, monkeypatch):
+    """Untouched but for its size, on a data set of two sequences with silver truth."""
+    folder = write_ctc(tmp_path / "New-Cells", 14)
+    shutil.copytree(folder / "01", folder / "02")
+    shutil.copytree(folder / "01_ST", folder / "02_ST")
+    for path in sorted((folder / "02").glob("t*.tif")):  # the same pictures must not lie in two splits
+        tifffile.imwrite(path, tifffile.imread(path)[::-1])
+    for path in sorted((folder / "02_ST" / "SEG").glob("*.tif")):
+        tifffile.imwrite(path, tifffile.imread(path)[::-1])
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("data"))
+    monkeypatch.setenv("CELLSEG_DATA", str(folder))
+    grid = "tuning.instances={sigma:\\ [1.0]}"
+    commands.run("cellseg-train experiments/ctc.yaml data.truth=silver --out run", tmp_path, also=f"{SHORT} {grid}")
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 def test_the_two_commands_of_a_fresh_machine():
     targets = [block.strip() for block in blocks("sh") if block.startswith("make ")]
     assert targets == ["make demo", "make test"]

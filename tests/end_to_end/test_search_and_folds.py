@@ -7,7 +7,7 @@ import yaml
 from optuna.trial import TrialState
 
 from cellseg import experiment as experiments
-from cellseg import reproduction, run_list, runs, scoring, search, study, workflow
+from cellseg import reproduction, run_list, run_pictures, runs, scoring, search, study, workflow
 from cellseg.cli import evaluate, shell, train
 from tests.datasets import write_pairs
 
@@ -33,7 +33,7 @@ def no_reports(monkeypatch):
     """They have tests of their own, and would take most of the time here."""
     for place in (workflow, scoring):
         monkeypatch.setattr(place, "write_report", lambda run: None)
-    monkeypatch.setattr(scoring, "_draw", lambda *arguments: ({}, None))
+    monkeypatch.setattr(run_pictures, "draw", lambda *arguments: ({}, None))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from cellseg import scoring, search, search_trial, workflow
+from cellseg import run_pictures, scoring, search, search_trial, workflow
 from tests.commands import blocks, run
 from tests.datasets import write_pairs
 from tests.runs import instead_of_training
@@ -50,7 +50,7 @@ def test_the_commands_of_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search, "start", start)
     monkeypatch.setattr(workflow, "train", train)
     monkeypatch.setattr(scoring, "write_report", lambda folder: None)
-    monkeypatch.setattr(scoring, "_draw", lambda *arguments: ({}, None))
+    monkeypatch.setattr(run_pictures, "draw", lambda *arguments: ({}, None))
     searching, chosen, folding, listing = blocks(TEXT, "sh")
     run(searching, tmp_path)
     assert (tmp_path / "runs/search/trials/trial-004/model.keras").is_file()  # 2 + 1 and two as they stand

@@ -42,7 +42,7 @@ WITHOUT = {
     "cellseg-evaluate run": "needs tensorflow, which is",
     "cellseg-report run": None,
     "cellseg-runs .": None,
-    "cellseg-search isbi_search.yaml": "needs ",
+    "cellseg-search isbi2012-search.yaml": "needs ",
 }
 
 
