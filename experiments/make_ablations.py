@@ -64,10 +64,10 @@ def wanted(defined: Mapping, only: str | None = None) -> list[tuple[str, str]]:
 def train(defined: Mapping, base: str, variant: str, *, into: Path = RUNS) -> Path:
     """Train a variant of a base, or go on with it; returns the run folder, at once if it is finished."""
     run = into / base / variant
-    if (run / runs.SCORES).is_file() and not (run / runs.BACKUP).is_dir():
+    if runs.is_finished(run):
         return run
     program = [sys.executable, "-c", PROGRAM]
-    if (run / runs.BACKUP / "checkpoint.npz").is_file():
+    if (run / runs.BACKUP).is_dir():
         subprocess.run([*program, "--resume", str(run)], check=True)
     else:
         overrides = [override.replace("{data}", base) for override in defined["variants"][variant]]

@@ -40,10 +40,10 @@ def train(
 ) -> Path:
     """Train an experiment, or go on with its interrupted training; returns the run folder."""
     run = into / _stem(name, seed, protocol=protocol)
-    if (run / runs.SCORES).is_file() and not (run / runs.BACKUP).is_dir():
+    if runs.is_finished(run):
         return run
     program = [sys.executable, "-c", PROGRAM]
-    if (run / runs.BACKUP / "checkpoint.npz").is_file():
+    if (run / runs.BACKUP).is_dir():
         subprocess.run([*program, "--resume", str(run)], check=True)
     else:
         experiment = str(HERE / f"{name}.yaml")

@@ -138,14 +138,16 @@ def test_a_finished_variant_is_not_trained_again(tmp_path, monkeypatch):
     run = train(DEFINED, "psc", "a", into=tmp_path)
     assert run == tmp_path / "psc" / "a"
     assert commands[0][0].endswith("psc.yaml") and commands[0][1:] == ["name=x-psc", "--out", str(run)]
-    (run / runs.BACKUP).mkdir(parents=True)
-    (run / runs.BACKUP / "checkpoint.npz").write_bytes(b"")
+    (run / runs.BACKUP).mkdir(parents=True)  # killed before its first checkpoint
     train(DEFINED, "psc", "a", into=tmp_path)
     assert commands[1] == ["--resume", str(run)]
-    (run / runs.BACKUP / "checkpoint.npz").unlink()
-    (run / runs.BACKUP).rmdir()
-    (run / runs.SCORES).write_text("{}")
-    assert train(DEFINED, "psc", "a", into=tmp_path) == run and len(commands) == 2
+    (run / runs.BACKUP / runs.CHECKPOINT).write_bytes(b"")
+    (run / runs.MODEL).write_bytes(b"")
+    (run / runs.SCORES).write_text("{}")  # killed while the report was written
+    train(DEFINED, "psc", "a", into=tmp_path)
+    assert commands[2] == commands[1]
+    (run / runs.BACKUP / runs.CHECKPOINT).unlink()  # killed while it was tidied
+    assert train(DEFINED, "psc", "a", into=tmp_path) == run and len(commands) == 3
 
 
 def test_the_command_trains_what_is_asked_for(tmp_path, monkeypatch, capsys):

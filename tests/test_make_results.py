@@ -127,14 +127,16 @@ def test_training_begins_goes_on_or_is_over(tmp_path, monkeypatch):
     assert run == tmp_path / "known-seed1"
     (begun,) = commands
     assert begun[0].endswith("known.yaml") and begun[1:] == ["seed=1", "train.epochs=1", "--out", str(run)]
-    (run / runs.BACKUP).mkdir(parents=True)
-    (run / runs.BACKUP / "checkpoint.npz").write_bytes(b"")
+    (run / runs.BACKUP).mkdir(parents=True)  # killed before its first checkpoint
     make_results.train("known", 1, into=tmp_path)
     assert commands[1] == ["--resume", str(run)]
-    (run / runs.BACKUP / "checkpoint.npz").unlink()
-    (run / runs.BACKUP).rmdir()
-    (run / runs.SCORES).write_text("{}")
-    assert make_results.train("known", 1, into=tmp_path) == run and len(commands) == 2
+    (run / runs.BACKUP / runs.CHECKPOINT).write_bytes(b"")
+    (run / runs.MODEL).write_bytes(b"")
+    (run / runs.SCORES).write_text("{}")  # killed while the report was written
+    make_results.train("known", 1, into=tmp_path)
+    assert commands[2] == commands[1]
+    (run / runs.BACKUP / runs.CHECKPOINT).unlink()  # killed while it was tidied
+    assert make_results.train("known", 1, into=tmp_path) == run and len(commands) == 3
 
 
 HEADER = """# Cells.

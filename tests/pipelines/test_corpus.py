@@ -6,7 +6,8 @@ import pytest
 from pipelines import images
 from pipelines.errors import InputError
 from pipelines.rasters import open_raster
-from tests.corpus import REFUSED, cases
+from tests.corpus import cases
+from tests.odd_images import REFUSED
 
 CASES = cases()
 ALL = slice(None)

@@ -30,8 +30,9 @@ from pipelines import images, preview
 from pipelines.files import sha256
 from pipelines.sources.pairs import labels_of_mask
 from tests.conftest import COARSE
-from tests.corpus import REFUSED, SIDE, SMALL, Case, cases, scene
+from tests.corpus import cases
 from tests.datasets import discs, picture
+from tests.odd_images import REFUSED, SIDE, SMALL, Case, scene
 
 SECONDS, MEGABYTES = 10, 2048
 # Beyond this an allocation fails, so that a file that gets so far does not take the machine with it.
