@@ -18,7 +18,6 @@ from PIL import Image
 
 from tests.datasets import discs
 
-
 SIDE, CELLS = 48, 4
 REFUSED, EITHER = "refused", "either"
 SMALL = {"side": SIDE, "num": CELLS, "radius": 5}
