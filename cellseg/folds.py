@@ -101,7 +101,8 @@ def score_folds(folders: list[Path], *, progress: Progress = lambda items, total
     Returns:
         {"runs": names of the folders; "split": what is out of fold: "test", or "validation" where all folds have the
         same test images (its threshold and best epoch were chosen on these very images, so it flatters a little);
-        "measures": {measure: {"folds": [test score of each fold], "mean", "sd" (of a sample, n - 1)}}; "out_of_fold":
+        "measures": {measure: {"folds": [test score of each fold], "mean", "sd" (of a sample, n - 1),
+        "all_background": of the same test images, their mean}}; "out_of_fold":
         as `Scores.result`, every image predicted by the run that has not trained on it; "baseline",
         "baseline_foreground": pooled, of the same images; "ensemble": as `Scores.result`, the mean of all folds on the
         common test images; None where each image was trained on by some fold, or the networks find cells one by one,
@@ -126,8 +127,14 @@ def score_folds(folders: list[Path], *, progress: Progress = lambda items, total
         for one in progress(held_out(together, reader, "test"), len(tests[0])):
             _score(scores, one, together)
         ensemble = scores.result()
-    singles = [runs.read_json(folder, runs.SCORES)["test"]["measures"] for folder in folders]
-    measures = {name: _spread([single.get(name) for single in singles]) for name in DEFAULT_MEASURES}
+    singles = [runs.read_json(folder, runs.SCORES) for folder in folders]
+    measures = {
+        name: {
+            **_spread([single["test"]["measures"].get(name) for single in singles]),
+            "all_background": _spread([single.get("baseline", {}).get(name) for single in singles])["mean"],
+        }
+        for name in DEFAULT_MEASURES
+    }
     return {
         "runs": [folder.name for folder in folders],
         "split": split,
@@ -148,7 +155,7 @@ def table(result: Mapping[str, Any]) -> pd.DataFrame:
             **dict(zip(result["runs"], spread["folds"], strict=True)),
             "out_of_fold": result["out_of_fold"]["measures"][name],
             **({} if result["ensemble"] is None else {"ensemble": result["ensemble"]["measures"][name]}),
-            "all_background": result["baseline"].get(name),
+            "all_background": spread["all_background"],
         }
     frame = pd.DataFrame.from_dict(rows, orient="index").astype(float)
     return frame.rename_axis("measure")

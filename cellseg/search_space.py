@@ -162,7 +162,7 @@ def check(experiment: Experiment, space: Space, overrides: Sequence[Mapping[str,
     from cellseg import training
 
     for keys in overrides:
-        where = "search.overrides"
+        where = "search.overrides" if keys else "the experiment as it stands"
         try:
             training.check(with_values(experiment, keys, where=where))
         except InputError as error:

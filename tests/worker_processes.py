@@ -3,6 +3,7 @@
 One process imports TensorFlow, which takes longer than the trainings themselves, and is then forked for each worker.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,22 @@ train:
   {patch: 32, batch_size: 4, steps_per_epoch: 2, epochs: 2, optimizer: {name: sgd, momentum: 0.9}, learning_rate: 0.1,
    clip_norm: 0.5, checkpoint_minutes: null, dashboard: {pictures: 0, histograms: false}}
 """
+
+
+@contextlib.contextmanager
+def joined_lines(*peers):
+    """The two ends of a line between two workers of one process; each end calls the other by the name given."""
+    from cellseg.lines import Line
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    lines = Line(one, peers[0]), Line(other, peers[1])
+    try:
+        yield lines
+    finally:
+        for line in lines:
+            line.close()
 
 
 def free_ports(number):

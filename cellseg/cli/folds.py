@@ -40,7 +40,7 @@ def printed(result: dict) -> str:
         cells = ["-" if pd.isna(value) else f"{value:.4f}" for value in row]
         lines.append(f"{measure!s:24}" + "".join(f"{cell:>16}" for cell in cells))
     images = result["out_of_fold"]["images"]
-    lines += ["", f"mean, sd: of the test scores of {len(result['runs'])} folds"]
+    lines += ["", f"mean, sd, all background: of the test scores of {len(result['runs'])} folds"]
     told = f"out of fold: {images} {result['split']} images, each predicted by a fold that has not trained on it"
     flatter = "; the fold's threshold and best epoch were chosen on them" if result["split"] == "validation" else ""
     lines.append(told + flatter)

@@ -23,10 +23,12 @@ from cellseg import distribution
 from cellseg.losses import TverskyBCE
 from cellseg.networks import network_for
 from cellseg.optimizers import adam
+from pipelines.dataset import ArraySpec
 from tests.runs import experiment
 
 class Noise:
     shapes = ((4, 16, 16, 1),) * 3
+    specs = (ArraySpec((4, 16, 16, 1), "float32"),) * 3
 
     def batch(self, step, *, first=0, every=1):
         image = np.random.default_rng(step).random(self.shapes[0]).astype(np.float32)

@@ -23,7 +23,11 @@ def write_run(experiment, run, *, threshold=0.3, say=None, **options):
     choice = {"threshold": threshold, "measure": "dice", "value": 1.0, "split": "validation"}
     runs.write_json(run, runs.THRESHOLD, choice)
     part = int(experiment.split.fold.split("/")[0])
-    runs.write_json(run, runs.SCORES, {"test": {"measures": {"dice": part / 10, "seg": None}}})
+    runs.write_json(
+        run,
+        runs.SCORES,
+        {"test": {"measures": {"dice": part / 10, "seg": None}}, "baseline": {"dice": 0.01 + part / 100}},
+    )
 
 
 def pairs(tmp_path, num=7, **sections):
@@ -71,8 +75,9 @@ def test_mean_and_spread_of_the_folds(done):
         "folds": [0.1, 0.2, 0.3],
         "mean": pytest.approx(0.2),
         "sd": pytest.approx(0.1),
+        "all_background": pytest.approx(0.03),
     }
-    assert result["measures"]["seg"] == {"folds": [None] * 3, "mean": None, "sd": None}
+    assert result["measures"]["seg"] == {"folds": [None] * 3, "mean": None, "sd": None, "all_background": None}
     table = pd.read_csv(out / "folds.csv", index_col="measure")
     assert table.loc["dice", ["mean", "sd", "fold1", "fold3"]].tolist() == pytest.approx([0.2, 0.1, 0.1, 0.3])
     text = command.printed(result)

@@ -1,25 +1,19 @@
-import socket
 import threading
 
 import keras
 import numpy as np
 import pytest
 
-from cellseg.lines import Line
 from pipelines.errors import InterruptionError
+from tests.worker_processes import joined_lines
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute")
 
 
 @pytest.fixture
 def pair():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        one = socket.create_connection(server.getsockname())
-        other, _ = server.accept()
-    lines = Line(one, "worker 1 (two:1)"), Line(other, "the chief, worker 0,")
-    yield lines
-    for line in lines:
-        line.close()
+    with joined_lines("worker 1 (two:1)", "the chief, worker 0,") as lines:
+        yield lines
 
 
 def trainer(start, *, lines=(), said=None):

@@ -445,6 +445,10 @@ def test_the_command_searches_and_resumes(source, tmp_path, capsys, monkeypatch)
         (["FILE", "search.measure=count_error"], "search.measure: 'count_error' cannot be searched for"),
         (["FILE", "search.broad.overrides={train.epoch: 1}"], "search.overrides: unknown key 'train.epoch'. Did you"),
         (
+            ["FILE", "train.epochs=1", "train.schedule={name: cosine, warmup_epochs: 1}"],
+            "the experiment as it stands: schedule.warmup_epochs must be in",
+        ),
+        (
             ["FILE", "search.narrow.overrides={model.filter: 1}"],
             "search.overrides: model.filter: 'unet' takes no such key",
         ),

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from cellseg import lines, workers
-from cellseg.lines import Line, last_words, watched
+from cellseg.lines import last_words, watched
 from cellseg.workers import Cluster, cluster_of, met
 from pipelines.errors import InputError, InterruptionError
 from tests.runs import experiment
-from tests.worker_processes import free_ports
+from tests.worker_processes import free_ports, joined_lines
 
 TWO = ["one:1000", "two:1000"]
 
@@ -155,13 +155,8 @@ def test_somebody_who_knocks_at_the_port_is_not_taken_for_the_chief():
 
 @pytest.fixture
 def pair():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        one = socket.create_connection(server.getsockname())
-        other, _ = server.accept()
-    lines = Line(one, "the chief, worker 0,"), Line(other, "worker 1 (two:1)")
-    yield lines
-    for line in lines:
-        line.close()
+    with joined_lines("the chief, worker 0,", "worker 1 (two:1)") as lines:
+        yield lines
 
 
 def test_messages_come_in_order_with_their_bytes(pair):
