@@ -395,7 +395,8 @@ def finished(tmp_path_factory):
     source = datasets.write_pairs(folder / "raw")
     data = {"source": str(source), "layout": "pairs", "format": "npz", "shards": str(folder / "shards")}
     split = {"by": "image", "train": 0.6, "validation": 0.2, "test": 0.2}
-    prepared = ensure_shards(experiment(data=data, split=split, inference={"tile": 32, "overlap": 8}))
+    inference = {"tile": 32, "overlap": 8}
+    prepared = ensure_shards(experiment(data=data, split=split, train={"patch": 32}, inference=inference))
     run = folder / "run"
     run.mkdir()
     identity().save(run / runs.MODEL)
