@@ -111,9 +111,9 @@ class Checkpoint:
                     )
                 values = {part: [stored[f"{part}_{n:05d}"] for n in range(counts[part])] for part in PARTS}
             return cls(**{**about, "place": Place(**about["place"]), "values": values})
-        except (ValueError, KeyError, TypeError, EOFError, MemoryError, AttributeError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
+        except (InputError, OSError, MemoryError):  # too little memory is no damage, after which one would begin anew
+            raise
+        except Exception as error:  # of zipfile, zlib, json and numpy, as the damage will have it
             raise InputError(f"{path} is damaged ({error}): the training cannot go on. Begin it anew.") from error
 
     def slower(self) -> "Checkpoint":

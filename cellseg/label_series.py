@@ -25,6 +25,7 @@ LABEL_NAMES = tuple(map(re.compile, (r"mask\d{3,}", r"man_(seg|track)\d{3,}", r"
 OTHER_NAMES = re.compile(r".*_(probability|overlay|classes)")
 SHOWN = 5
 SPREAD = 3.0
+LARGEST_UNTOLD = 2**28  # pixels of an image whose size outlines alone tell
 
 Say = Callable[[str], None]
 
@@ -107,7 +108,7 @@ def find_series(
     elif suffix in OUTLINE_SUFFIXES:
         outlined = read_outlines(path)
         last = max(outlined.pages, default=0)
-        size = shape or _bounds([outlined], say)
+        size = shape or _bounds({path: outlined}, say)
         pages = {page: partial(_drawn, outlined, page, size, str(path), say) for page in range(last + 1)}
         _tell_passed_over(outlined, path, say)
     else:
@@ -233,7 +234,7 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
     read = {frame: _single(read_outlines(path), path) for frame, path in found.items()}
     for frame, path in found.items():
         _tell_passed_over(read[frame], path, say)
-    size = shape or _bounds(read.values(), say)
+    size = shape or _bounds({path: read[frame] for frame, path in found.items()}, say)
     where = {frame: str(path) for frame, path in found.items()}
     load: Mapping = {frame: partial(_drawn, read[frame], 0, size, where[frame], say) for frame in found}
     return Series(dict(load), where, label_masks)
@@ -272,9 +273,17 @@ def _single(outlined: Outlined, path: Path) -> Outlined:
     return Outlined(dict(enumerate(outlined.pages.values())), outlined.passed_over)
 
 
-def _bounds(read: Iterable[Outlined], say: Say) -> tuple[int, int]:
-    shapes = [one.shape for one in read]
-    shape = max(height for height, _ in shapes), max(width for _, width in shapes)
+def _bounds(read: Mapping[Path, Outlined], say: Say) -> tuple[int, int]:
+    """(H, W) of the smallest image that holds the outlines of all files."""
+    shapes = {path: one.shape for path, one in read.items()}
+    shape = max(height for height, _ in shapes.values()), max(width for _, width in shapes.values())
+    if shape[0] * shape[1] > LARGEST_UNTOLD:
+        farthest = max(shapes, key=lambda path: max(shapes[path]))
+        raise InputError(
+            f"Outlines, those in {farthest} the farthest, reach as far as row {shape[0]} and column {shape[1]}, which "
+            "is hardly an image. Pass --images to have the images' own size, or delete the outlines that lie too far "
+            "out."
+        )
     say(
         f"Outlines do not tell the size of the images; the labels are {shape[0]}x{shape[1]} pixels, as far as the "
         "outlines reach. Pass --images to have the images' own size."

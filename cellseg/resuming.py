@@ -99,13 +99,18 @@ def read(run: Path, given: Experiment | None = None, overrides: tuple[str, ...] 
 
 
 def left_over(run: Path, experiment: Experiment) -> Interrupted | None:
-    """What an interrupted training of this experiment left at `run`; None = begin. What is of no use is removed."""
+    """What an interrupted training of this experiment left at `run`; None = begin. What is of no use is removed.
+
+    Raises:
+        InputError: it is of no use, and another process is training it.
+    """
     if not (run / runs.BACKUP).is_dir():
         return None
     try:
         return read(run, experiment)
     except InputError:
-        shutil.rmtree(run)
+        with runs.locked(run):
+            shutil.rmtree(run)
         return None
 
 

@@ -16,6 +16,7 @@ import datetime
 import fcntl
 import glob
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -132,6 +133,8 @@ def load_model(path: Path):
 
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except MemoryError:
+        raise
     # Of zipfile, h5py, json and Keras' own layers, as the damage will have it.
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -140,7 +143,10 @@ def load_model(path: Path):
                 f"{path} carries Python code of whoever made it (a Lambda layer or the like), which cellseg does not "
                 "run. Train the network again with layers of Keras or of cellseg."
             ) from error
-        raise InputError(f"{path} cannot be loaded: {reason[:SHOWN]}") from error
+        raise InputError(
+            f"{path} cannot be loaded: {reason[:SHOWN].rstrip('.')}. Copy the run again from where it came, or train "
+            "again."
+        ) from error
 
 
 def check(folder: Path, *, overwrite: bool, keep: Iterable[Path] = ()) -> None:
@@ -176,9 +182,8 @@ def replacing(folder: Path, *, overwrite: bool, begun: Mapping[str, str] = NOTHI
     if asides and not folder.exists():  # a kill came between putting it aside and making the new one
         os.replace(asides.pop(), folder)
     check(folder, overwrite=overwrite)
-    aside = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    had_old = folder.exists() and any(folder.iterdir())
-    if had_old:
+    aside = _free_aside(folder)
+    if folder.exists() and any(folder.iterdir()):
         os.replace(folder, aside)
     try:
         with whole_folder(folder, marker=ENVIRONMENT) as new:
@@ -187,7 +192,7 @@ def replacing(folder: Path, *, overwrite: bool, begun: Mapping[str, str] = NOTHI
                 write_text(new, name, text)
         yield
     except BaseException:
-        if had_old:
+        if aside.exists():
             interrupted = folder.with_name(f"{folder.name}.interrupted")
             shutil.rmtree(interrupted, ignore_errors=True)
             if folder.exists():
@@ -201,6 +206,12 @@ def remove_asides(folder: Path) -> None:
     """Remove the old runs that --overwrite has put aside, of trainings that were killed, too."""
     for aside in _asides(folder):
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _free_aside(folder: Path) -> Path:
+    # Containers number their processes alike: one that was killed may have had our number.
+    names = (f".{folder.name}.old-{number}" for number in itertools.count(os.getpid()))
+    return next(path for path in map(folder.with_name, names) if not path.exists())
 
 
 def _asides(folder: Path) -> list[Path]:

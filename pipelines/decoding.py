@@ -253,7 +253,8 @@ def picture_layout(path: Path) -> tuple[tuple[int, int, int], np.dtype]:
     with damage_reported(path):
         data = path.read_bytes()
         if data.startswith(PNG_SIGNATURE):
-            data, bits, colour = checked_png(data, path)
+            # As labels, which may be smaller: whoever decodes it knows what it is.
+            data, bits, colour = checked_png(data, path, labels=True)
             width, height = struct.unpack_from(">II", data, 16)
             grey = colour in (PNG_GREY, PNG_GREY_ALPHA)
             return (height, width, 1 if grey else 3), np.dtype(np.uint16 if bits == 16 else np.uint8)
@@ -265,7 +266,7 @@ def _decode_bytes(path: Path, *, labels: bool) -> np.ndarray:
     """(H, W, C) of a PNG, BMP or JPEG, whatever its suffix says."""
     data = path.read_bytes()
     if data.startswith(PNG_SIGNATURE):
-        data, bits, colour = checked_png(data, path)
+        data, bits, colour = checked_png(data, path, labels=labels)
         if not (labels and colour == PNG_PALETTE):
             return _decode_png(data, bits, colour, path, labels=labels)
     # OpenCV alone decodes 16-bit colour; Pillow alone gives palette indices, and finds damage without printing.

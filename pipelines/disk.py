@@ -118,14 +118,19 @@ def work_folder(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = target.with_name(f".{target.name}{WORK}")
-    folder.mkdir(exist_ok=True)
     with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked_folder(folder))
-        except BlockingIOError:
-            raise InputError(
-                f"Another process is writing {target} at this moment. Wait until it has ended, or choose another --out."
-            ) from None
+        while True:
+            folder.mkdir(exist_ok=True)
+            try:
+                held.enter_context(locked_folder(folder))
+                break
+            except FileNotFoundError:  # another process has just removed it as a leftover
+                continue
+            except BlockingIOError:
+                raise InputError(
+                    f"Another process is writing {target} at this moment. Wait until it has ended, or choose another "
+                    "--out."
+                ) from None
         for left in folder.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:

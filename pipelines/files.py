@@ -4,6 +4,7 @@ Image formats live in `pipelines.images`, shard formats in `pipelines.shards`.
 """
 
 import contextlib
+import errno
 import fcntl
 import functools
 import glob
@@ -60,30 +61,51 @@ def remove_leftovers(folder: Path | str) -> None:
     (`pipelines.disk.work_folder`), and of `whole_folder` what a kill between its last moves leaves. Files of other
     machines, of living processes, and unfinished folders stay.
     """
-    host = _host()
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in list(entries):
-            if known := _LEFTOVER.fullmatch(entry.name):
-                if known["host"] == host and not _lives(int(known["process"])):
-                    Path(entry.path).unlink(missing_ok=True)
-            elif known := _MOVED.fullmatch(entry.name):
-                path = Path(folder) / known["name"]
-                with contextlib.suppress(InputError), _only_writer(path):
-                    _put_back(path)
-            elif entry.name.startswith(".") and entry.name.endswith(WORK) and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(BlockingIOError, FileNotFoundError), locked_folder(Path(entry.path)):
-                    shutil.rmtree(entry.path, ignore_errors=True)
+    try:
+        left = [path for path in Path(folder).iterdir() if path.name.startswith(".")]
+    except OSError:  # not there, or not to be listed
+        return
+    for path in left:
+        with contextlib.suppress(OSError, InputError):  # somebody else's, or somebody is at it
+            _remove_leftover(path)
+
+
+def _remove_leftover(path: Path) -> None:
+    if known := _LEFTOVER.fullmatch(path.name):
+        if known["host"] == _host() and not _lives(int(known["process"])):
+            path.unlink(missing_ok=True)
+    elif known := _MOVED.fullmatch(path.name):
+        with _only_writer(path.with_name(known["name"])):
+            _put_back(path.with_name(known["name"]))
+    elif path.name.endswith(WORK) and path.is_dir() and not path.is_symlink():
+        with locked_folder(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder itself; it ends with the process. Raises BlockingIOError: another process holds it."""
+    """Hold the lock of a folder itself; it ends with the process.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        FileNotFoundError: it is not there, or was removed by who held the lock before.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not _is_still(folder, handle):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(folder))
         yield
     finally:
         os.close(handle)
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Whether what was opened still has its name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @functools.lru_cache(maxsize=64)
@@ -146,6 +168,7 @@ def whole_folder(
             os.replace(temporary, path)
             shutil.rmtree(old, ignore_errors=True)
         except BaseException as error:
+            _put_back(path)  # Ctrl-C, too, may come between the two moves
             interrupted = isinstance(error, InterruptionError) or not isinstance(error, Exception)
             if not ((interrupted or after_errors) and keep and (temporary / keep).is_file()):
                 shutil.rmtree(temporary, ignore_errors=True)
@@ -159,7 +182,7 @@ def _unfinished(path: Path) -> Path:
 def _put_back(path: Path) -> None:
     """Of old folders that killed processes have put aside, put the last one back if `path` is gone; remove the others.
 
-    A kill comes between the two moves by which a new folder takes the place of the old one, or after both.
+    A kill may come between the two moves by which a new folder takes the place of the old one, or after both.
     """
     aside = sorted(path.parent.glob(f".{glob.escape(path.name)}.replaced-*"), key=lambda old: old.stat().st_mtime)
     if aside and not path.exists():
@@ -183,7 +206,7 @@ def _only_writer(path: Path) -> Iterator[None]:
                     "folder."
                 ) from None
             # Whoever held it before may have removed the file between our opening and locking it.
-            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            if _is_still(lock, file.fileno()):
                 break
         try:
             yield
@@ -200,7 +223,7 @@ def check_free(path: Path | str, *, marker: str, overwrite: bool = False) -> Non
         raise InputError(f"{path} is a file; a folder is written there. Choose another output folder.")
     if not overwrite:
         if _unfinished(path).with_name(f"{_unfinished(path).name}.lock").exists():
-            with contextlib.suppress(InputError), _only_writer(path):
+            with contextlib.suppress(InputError, OSError), _only_writer(path):
                 pass  # a kill behind the last move has left the lock alone
         raise InputError(
             f"The output folder {path} exists already and nothing was changed in it. "

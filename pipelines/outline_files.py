@@ -26,7 +26,6 @@ ELLIPSE_CORNERS = 64
 LARGEST_ROI = 2**26  # bytes: eight million corners
 LARGEST_SET = 2**29  # bytes of all ROIs of a set; a zip of some kilobytes can unfold to more than any disk holds
 FARTHEST = 2**20  # pixels from the upper left corner; no image is as large
-LARGEST_UNTOLD = 2**28  # pixels of an image whose size outlines alone tell
 
 
 def filled(cells: Mapping[int, Sequence[Polygon]], shape: tuple[int, int]) -> np.ndarray:
@@ -68,13 +67,8 @@ class Outlined:
         rings = [ring for cells in self.pages.values() for parts in cells for polygon in parts for ring in polygon]
         if not rings:
             return 1, 1
-        height, width = (max(int(side), 1) for side in np.ceil(np.concatenate(rings).max(axis=0)))
-        if height * width > LARGEST_UNTOLD:
-            raise InputError(
-                f"Outlines reach as far as row {height} and column {width}, which is hardly an image. Give the images, "
-                "whose size is then taken, or delete the outlines that lie too far out."
-            )
-        return height, width
+        height, width = np.ceil(np.concatenate(rings).max(axis=0)).astype(int)
+        return max(int(height), 1), max(int(width), 1)
 
     def labels(self, page: int, shape: tuple[int, int]) -> tuple[np.ndarray, int, int]:
         """Labels of a page.

@@ -35,7 +35,7 @@ def _damaged(rng: np.random.Generator) -> Iterator[Case]:
         "bigtiff.tif": tiff_bytes(bigtiff=True, compression="packbits"),
         "jpeg.tif": tiff_bytes(compression="jpeg"),
         "stack.tif": tiff_bytes(array=np.stack([SCENE, SCENE]), compression="zlib"),
-        "ome.tif": tiff_bytes(array=np.stack([SCENE, SCENE]), ome=True),
+        "ome.tif": tiff_bytes(array=np.stack([SCENE, SCENE]), ome=True, metadata={"UUID": "0"}),  # else a random one
         "grey.png": encoded("PNG", SCENE),
         "grey.bmp": encoded("BMP", SCENE),
         "grey.jpg": encoded("JPEG", SCENE),
@@ -287,7 +287,7 @@ def _rational_over_zero(data: bytes) -> bytes:
 
 
 def _bomb(path: Path) -> None:
-    """100000 x 40000 zeros in 4 MB: every strip of 4 MB of zeros deflates to 4 kB."""
+    """100000 x 40000 zeros in 12 kB: a strip of 4 MB of zeros deflates to 4 kB, and stands for all strips."""
     strip = zlib.compress(bytes(40 * 100000), 9)
     number = 1000
     offsets = [8] * number  # the same bytes serve for every strip

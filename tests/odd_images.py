@@ -229,7 +229,7 @@ def _pictures() -> Iterator[Case]:
     """PNG, BMP and JPEG, and what bears their names."""
     png = encoded("PNG", SCENE)
     yield expect("grey.png", write(png))
-    yield expect("interlaced-like.png", write(encoded("PNG", SCENE, optimize=True)))
+    yield expect("optimized.png", write(encoded("PNG", SCENE, optimize=True)))
     yield expect(
         "grey-16.png",
         write(cv2.imencode(".png", scene("uint16", top=60000))[1].tobytes()),

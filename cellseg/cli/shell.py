@@ -76,7 +76,7 @@ def run(command: click.Command, arguments: list[str] | None = None) -> int:
         return BAD_INPUT
     except Exception as error:
         if isinstance(error, RuntimeError) and str(error).startswith(CIRCLE):
-            click.echo(f"{command.name}: {str(error).replace(CIRCLE, 'links form a circle:')}.", err=True)
+            click.echo(f"{command.name}: {str(error).replace(CIRCLE, 'links form a circle:')}. Remove it.", err=True)
             return BAD_INPUT
         traceback.print_exc()
         click.echo(f"{command.name}: internal fault; the lines above say where. Please report them.", err=True)

@@ -48,8 +48,17 @@ def read(path: Path, places: Mapping[str, Place], *, rows: tuple[int, int] | Non
                 skip, count, shape = rows[0] * row, (rows[1] - rows[0]) * row, [rows[1] - rows[0], *shape[1:]]
             wanted, begin = count * item.itemsize, offset + skip * item.itemsize
             # Asked first: reading would take the memory for what a manifest claims.
-            data = os.pread(file.fileno(), wanted, begin) if begin + wanted <= os.fstat(file.fileno()).st_size else b""
+            held = begin + wanted <= os.fstat(file.fileno()).st_size
+            data = _bytes(file.fileno(), wanted, begin) if held else b""
             if len(data) < wanted:
                 raise InputError(f"{path}: '{name}' at byte {offset} is cut short. Prepare the data again.")
             record[name] = np.frombuffer(data, item).reshape(shape)
     return record
+
+
+def _bytes(handle: int, wanted: int, begin: int) -> bytes:
+    """`wanted` bytes, fewer at the end of the file: Linux reads no more than 2 GiB at once."""
+    data = os.pread(handle, wanted, begin)
+    while 0 < len(data) < wanted and (more := os.pread(handle, wanted - len(data), begin + len(data))):
+        data += more
+    return data

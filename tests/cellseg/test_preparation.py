@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 import tifffile
@@ -109,6 +110,29 @@ def test_an_old_run_goes_when_the_new_one_is_done(tmp_path):
         (folder / "new").write_text("done")
     assert (folder / "new").exists() and not (folder / "report.html").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_killed_process_may_have_had_our_number(tmp_path):
+    """In containers most have the same."""
+    folder = old_run(tmp_path / "run")
+    folder.rename(tmp_path / f".run.old-{os.getpid()}")
+    old_run(folder)
+    (folder / "report.html").write_text("newer")
+    with pytest.raises(KeyboardInterrupt), runs.replacing(folder, overwrite=True):
+        raise KeyboardInterrupt
+    assert (folder / "report.html").read_text() == "newer"
+    with runs.replacing(folder, overwrite=True):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run.interrupted"]
+
+
+def test_an_old_run_that_another_process_has_put_back_is_left_alone(tmp_path):
+    folder = old_run(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt), runs.replacing(folder, overwrite=True):
+        shutil.rmtree(folder)
+        (tmp_path / f".run.old-{os.getpid()}").rename(folder)
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] and (folder / "report.html").read_text() == "old"
 
 
 def test_an_empty_folder_becomes_the_run(tmp_path):

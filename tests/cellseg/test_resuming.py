@@ -3,8 +3,8 @@ import fcntl
 import numpy as np
 import pytest
 
+from cellseg import checkpoints, resuming, runs
 from cellseg import experiment as experiments
-from cellseg import resuming, runs
 from cellseg.checkpoints import NAME, Checkpoint, Place
 from pipelines.errors import InputError
 from tests.runs import bright_pixels_run, experiment
@@ -109,6 +109,13 @@ def test_a_run_that_was_killed_while_its_backup_was_removed_is_finished(run, mon
     assert not (run / runs.OVER).exists()
 
 
+def test_what_is_of_no_use_is_removed_unless_it_is_being_trained(run):
+    with runs.locked(run), pytest.raises(InputError, match="Another process is training"):
+        resuming.left_over(run, given(seed=77))
+    assert (run / runs.BACKUP / NAME).is_file()
+    assert resuming.left_over(run, given(seed=77)) is None and not run.exists()
+
+
 def test_a_damaged_checkpoint_is_said(run):
     path = run / runs.BACKUP / NAME
     content = bytearray(path.read_bytes())
@@ -118,6 +125,15 @@ def test_a_damaged_checkpoint_is_said(run):
         resuming.read(run)
     path.write_bytes(bytes(content[: len(content) // 2]))
     with pytest.raises(InputError, match=r"checkpoint.npz is damaged"):
+        resuming.read(run)
+
+
+def test_too_little_memory_is_no_damage(run, monkeypatch):
+    def full(*arguments, **options):
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(checkpoints.np, "load", full)
+    with pytest.raises(MemoryError, match="9 GiB"):  # "Begin it anew" would throw a training away
         resuming.read(run)
 
 

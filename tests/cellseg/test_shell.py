@@ -30,7 +30,7 @@ def failing(error):
         (FileNotFoundError("There is no folder x."), 2, "cellseg-test: There is no folder x.\n"),
         (OSError(28, "No space left on device", "/x/y"), 2, "cellseg-test: /x/y: No space left on device.\n"),
         (MemoryError(), 2, "cellseg-test: there is not enough memory (no more is to be had). Use smaller images"),
-        (RuntimeError("Symlink loop from '/x/y'"), 2, "cellseg-test: links form a circle: '/x/y'.\n"),
+        (RuntimeError("Symlink loop from '/x/y'"), 2, "cellseg-test: links form a circle: '/x/y'. Remove it.\n"),
         (KeyboardInterrupt(), 130, "cellseg-test: interrupted. Nothing"),
         (TerminationError(), 143, "cellseg-test: ended by SIGTERM. Nothing"),
         (ValueError("a bug"), 1, "internal fault"),

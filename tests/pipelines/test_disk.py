@@ -1,3 +1,4 @@
+import fcntl
 import pickle
 
 import numpy as np
@@ -77,6 +78,21 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (left / "folder" / "older").write_text("x")
     with work_folder(tmp_path / "a.tif") as folder:
         assert folder == left and not list(folder.iterdir())
+
+
+def test_a_work_folder_that_was_removed_as_a_leftover_meanwhile_is_made_again(tmp_path, monkeypatch):
+    real, calls = fcntl.flock, []
+
+    def slow(handle, flags):
+        real(handle, flags)
+        calls.append(handle)
+        if len(calls) == 1:  # another process has removed the folder between our making and locking it
+            (tmp_path / ".a.tif.work.partial").rmdir()
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    with work_folder(tmp_path / "a.tif") as folder:
+        (folder / "mine").write_text("x")
+    assert len(calls) == 2
 
 
 def test_two_writers_of_one_file_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,15 @@ import sys
 import pytest
 
 from pipelines.errors import InputError
-from pipelines.files import check_free, locked_folder, remove_leftovers, sha256, whole_file, whole_folder
+from pipelines.files import (
+    check_free,
+    locked_folder,
+    remove_leftovers,
+    sha256,
+    temporary_name,
+    whole_file,
+    whole_folder,
+)
 
 
 def names(folder):
@@ -135,6 +144,36 @@ def test_a_kill_while_the_new_folder_takes_the_place_of_the_old_one(tmp_path, ev
         assert not names(temporary)
         (temporary / "manifest.json").write_text("newer")
     assert names(tmp_path) == ["out[1]"] and (out / "manifest.json").read_text() == "newer"
+
+
+def test_an_interruption_between_the_two_moves_leaves_the_old_folder(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text("old")
+    real, calls = os.replace, []
+
+    def interrupted(source, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        whole_folder(tmp_path / "out", marker="manifest.json", overwrite=True) as temporary,
+    ):
+        (temporary / "manifest.json").write_text("new")
+    assert names(tmp_path) == ["out"] and (tmp_path / "out" / "manifest.json").read_text() == "old"
+
+
+def test_a_leftover_that_cannot_be_removed_stops_nobody(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stuck = temporary_name(tmp_path / "a.tif", ended.pid)
+    stuck.mkdir()  # no file, so that removing it as one fails, as it does where it is somebody else's
+    with whole_file(tmp_path / "b.tif") as temporary:
+        temporary.write_text("whole")
+    assert names(tmp_path) == sorted([stuck.name, "b.tif"])
 
 
 def test_an_old_folder_that_a_kill_has_left_aside_comes_back(tmp_path):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -487,3 +488,35 @@ def test_write_image_refuses_what_the_format_cannot_hold(tmp_path, name, image):
     with pytest.raises(ValueError, match=rf"{name}: cannot write {image.dtype} .*Use a \.tif"):
         images.write_image(tmp_path / name, image)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_large_labels_of_no_cell_are_no_bomb(tmp_path, monkeypatch):
+    """Deflate makes a thousandth of them; an image that is so small is refused, where it would take much memory."""
+    monkeypatch.setattr(damage, "LARGEST_UNASKED", 2**20)
+    blank = np.zeros((2048, 2048), np.uint16)
+    for codec in ("zlib", "lzw"):
+        tifffile.imwrite(tmp_path / f"{codec}.tif", blank, compression=codec, rowsperstrip=2048)
+    cv2.imwrite(str(tmp_path / "a.png"), blank, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    for path in tmp_path.iterdir():
+        assert path.stat().st_size * 500 < blank.nbytes
+        assert np.array_equal(images.read_labels(path), blank[np.newaxis])
+        with pytest.raises(InputError, match=rf"{path.name} claims to be an image of 0\.0 GiB in .*, which is hardly"):
+            images.read_pages(path)
+    tifffile.imwrite(tmp_path / "zstd.tif", blank, compression="zstd", rowsperstrip=2048)
+    with pytest.raises(InputError, match=r"zstd\.tif claims to be .* save it without compression"):
+        images.read_labels(tmp_path / "zstd.tif")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_too_few_file_handles_are_no_damage(tmp_path, name):
+    """Another copy of the file would not help."""
+    images.write_image(tmp_path / name, np.zeros((8, 8), np.uint8))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    images.read_pages(tmp_path / name)  # imports what opens files of its own
+    os.utime(tmp_path / name)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match=r"Too many open files"):
+            images.read_pages(tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,5 +1,6 @@
 import concurrent.futures
 import json
+import os
 
 import numpy as np
 import pytest
@@ -98,6 +99,16 @@ def test_a_short_shard_is_an_error(tmp_path, name):
     path.write_bytes(path.read_bytes()[: places["image"][0] + 50])
     with pytest.raises(InputError, match=f"{path.name}: 'image' at byte .* is cut short"):
         arrays.read(path, places)
+
+
+def test_an_array_that_the_system_reads_in_pieces_is_whole(tmp_path, monkeypatch):
+    """Linux reads no more than 2 GiB at once."""
+    with FORMATS["npz"].Writer(tmp_path / "shard.npz") as writer:
+        places = writer.write(records()[0])
+    whole, real = arrays.read(tmp_path / "shard.npz", places), os.pread
+    monkeypatch.setattr(os, "pread", lambda handle, count, offset: real(handle, min(count, 7), offset))
+    for name, array in arrays.read(tmp_path / "shard.npz", places).items():
+        np.testing.assert_array_equal(array, whole[name])
 
 
 def plan_and_journal(folder, plan=1, unchanged=lambda name, before: True):

@@ -1,9 +1,9 @@
 """Bad input: every file of the corpus through prepare, predict, evaluate and track, among good files. `make bad-input`.
 
-    python -m tests.reliability.bad_input [--only WORD ...] [--json FILE]
+    python -m tests.reliability.bad_input [--only WORD ...] [--part K/N] [--json FILE]
 
-The files are made in `tests.corpus`. A sample of the sweep, and all files through the readers alone, stand in
-`tests/end_to_end/test_bad_input.py`.
+The files are made in `tests.corpus`. A sample of the sweep stands in `tests/end_to_end/test_bad_input.py`, all files
+through the readers alone in `tests/pipelines/test_corpus.py`.
 """
 
 import argparse
