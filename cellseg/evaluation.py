@@ -66,12 +66,12 @@ def check_section(section: Evaluation, names: Sequence[str] | None = None) -> No
                 f"evaluation.probability: {measure} is a measure of cells, not of probabilities. Write it under "
                 f"evaluation.measures, or choose among {', '.join(takers)}."
             )
-    for part, pattern in section.parts.items() if names is not None else ():
-        if not fnmatch.filter(names or [], pattern):
-            raise InputError(
-                f"evaluation.parts.{part}: no test image has a name like '{pattern}'. They are called "
-                f"{', '.join(list(names or [])[:3])}, ..."
-            )
+    if names is None:
+        return
+    called = f"They are called {', '.join(names[:3])}, ..." if names else "There is none."
+    for part, pattern in section.parts.items():
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            raise InputError(f"evaluation.parts.{part}: no test image has a name like '{pattern}'. {called}")
 
 
 class Scores:

@@ -7,34 +7,35 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cellseg.evaluation import BASELINES
+from cellseg.metrics import IMAGE_METRICS
+
 UNDEFINED = "–"
 LISTED = 50  # images in the table; the rest is in scores.json
-COLUMNS = {
-    "test": "test",
-    "validation": "validation",
-    "baseline": "all background",
-    "baseline_foreground": "all foreground",
-}
-# Measure: whether higher is better, and what it says in one line.
-MEASURES = {
-    "pixel_accuracy": (True, "share of pixels that are right; high for an empty answer where cells are sparse"),
-    "iou": (True, "overlap of drawn and true foreground: shared / either, over all pixels"),
-    "dice": (True, "overlap of drawn and true foreground: 2 x shared / (drawn + true), over all pixels"),
-    "frequency_weighted_iou": (True, "IoU of background and foreground, weighted by how common each is"),
-    "pixel_error": (False, "share of pixels that are wrong"),
-    "average_precision": (True, "cells found: TP / (TP + FP + FN), a cell counts as found at IoU 0.5"),
-    "average_precision_75": (True, "the same, found only at IoU 0.75"),
-    "average_precision_90": (True, "the same, found only at IoU 0.9: nearly pixel-exact outlines"),
-    "average_precision_mean": (True, "the same, mean over IoU 0.5, 0.55, ..., 0.95"),
-    "average_precision_70": (True, "the same, found only at IoU 0.7"),
-    "rand_error": (False, "share of pairs of pixels that only one of truth and answer puts into one cell"),
-    "pixel_rand_error": (False, "2 e (1 - e) of the pixel error e, as a report printed it"),
-    "object_dice": (True, "GlaS: Dice of each cell with its partner, weighted by area, both ways"),
-    "object_hausdorff": (False, "GlaS: farthest distance of partners' outlines, px, weighted by area, both ways"),
-    "glas_f1": (True, "GlaS: F1 of cells found at an overlap of half"),
-    "panoptic_quality": (True, "cells found and how well their outlines fit, in one number"),
-    "seg": (True, "Cell Tracking Challenge SEG: mean IoU of each true cell with the one that covers its half"),
-    "count_error": (False, "|cells drawn - true cells| / true cells, mean over images"),
+COLUMNS = {"test": "test", "validation": "validation", **BASELINES}
+# What a measure says, in one line.
+MEANINGS = {
+    "pixel_accuracy": "share of pixels that are right; high for an empty answer where cells are sparse",
+    "iou": "overlap of drawn and true foreground: shared / either, over all pixels",
+    "dice": "overlap of drawn and true foreground: 2 x shared / (drawn + true), over all pixels",
+    "frequency_weighted_iou": "IoU of background and foreground, weighted by how common each is",
+    "pixel_error": "share of pixels that are wrong",
+    "average_precision": "cells found: TP / (TP + FP + FN), a cell counts as found at IoU 0.5",
+    "average_precision_75": "the same, found only at IoU 0.75",
+    "average_precision_90": "the same, found only at IoU 0.9: nearly pixel-exact outlines",
+    "average_precision_mean": "the same, mean over IoU 0.5, 0.55, ..., 0.95",
+    "average_precision_70": "the same, found only at IoU 0.7",
+    "rand_error": "share of pairs of pixels that only one of truth and answer puts into one cell",
+    "pixel_rand_error": "2 e (1 - e) of the pixel error e, as a report printed it",
+    "object_dice": "GlaS: Dice of each cell with its partner, weighted by area, both ways",
+    "object_hausdorff": "GlaS: farthest distance of partners' outlines, px, weighted by area, both ways",
+    "glas_f1": "GlaS: F1 of cells found at an overlap of half",
+    "panoptic_quality": "cells found and how well their outlines fit, in one number",
+    "aji": "shared pixels of cells and their partners / all pixels of either, cells without a partner included",
+    "v_rand": "ISBI 2012: do pixels of one cell stay in one piece, and of different cells apart",
+    "v_info": "the same, in information instead of pairs of pixels",
+    "seg": "Cell Tracking Challenge SEG: mean IoU of each true cell with the one that covers its half",
+    "count_error": "|cells drawn - true cells| / true cells, mean over images",
 }
 
 
@@ -58,15 +59,13 @@ def scores_table(scores: Mapping) -> dict[str, Any]:
     measures = list(dict.fromkeys(name for key in columns for name in values[key]))
     rows = []
     for name in measures:
-        higher, meaning = MEASURES.get(name, (None, ""))
-        direction = {True: "higher", False: "lower", None: ""}[higher]
         cells = [values[key].get(name) for key in columns]
-        rows.append({"name": name, "direction": direction, "meaning": meaning, "cells": cells})
+        rows.append({"name": name, "direction": _better(name), "meaning": MEANINGS.get(name, ""), "cells": cells})
     maps = {key: (scores.get(key) or {}).get("probability") or {} for key in columns}
     for name in dict.fromkeys(name for of in maps.values() for name in of):
         cells = [maps[key].get(name) for key in columns]
         meaning = "of the probability, not of the cells, as its definition says"
-        rows.append({"name": f"{name}, probability", "direction": "", "meaning": meaning, "cells": cells})
+        rows.append({"name": f"{name}, probability", "direction": _better(name), "meaning": meaning, "cells": cells})
     counts = {split: (scores.get(split) or {}).get("images") for split in ("test", "validation")}
     undefined = any(number(cell) == UNDEFINED for row in rows for cell in row["cells"])
     return {"columns": list(columns.values()), "rows": rows, "counts": counts, "undefined": undefined}
@@ -89,6 +88,12 @@ def images_table(per_image: Sequence[Mapping]) -> dict[str, Any]:
     rows = [{"name": row["name"], "cells": [row.get(name) for name in measures]} for row in ranked[:LISTED]]
     undefined = any(number(cell) == UNDEFINED for row in rows for cell in row["cells"])
     return {"measures": measures, "rows": rows, "left_out": len(ranked) - len(rows), "undefined": undefined}
+
+
+def _better(measure: str) -> str:
+    """higher or lower; nothing for what is no measure of this version."""
+    known = IMAGE_METRICS.get(measure)
+    return "" if known is None else "higher" if known.higher_is_better else "lower"
 
 
 def number(value: object) -> str:

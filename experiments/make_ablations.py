@@ -18,8 +18,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from cellseg import reproduction, runs
-from experiments.make_results import PROGRAM
+from cellseg import runs
+from cellseg.evaluation import BASELINES
+from experiments import make_results
 from experiments.result_tables import NOT_MEASURED, STORED, UNDEFINED, markdown, shown_number, update
 from pipelines.errors import InputError
 
@@ -29,6 +30,7 @@ PAGE = STORED.parent / "ablations.md"
 FILE = "ablations.json"
 RUNS = Path("runs") / "ablations"
 MEASURES = ("dice", "pixel_accuracy", "average_precision", "seg")
+EXPECTED = {"better": ">", "not worse": "≥", "equal": "≈"}
 CERTAIN = 2.0  # standard deviations of the base's seeds: below that no difference is seen
 
 
@@ -36,9 +38,13 @@ def claims(path: Path = CLAIMS) -> dict:
     """bases, noise, variants and claims.
 
     Raises:
-        InputError: a claim names a variant that is not there.
+        InputError: a claim names a variant that is not there, or expects what is none of EXPECTED.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for claim in content["claims"]:
+        if claim.get("expected", "better") not in EXPECTED:
+            known = ", ".join(EXPECTED)
+            raise InputError(f"{path.name}: {claim['name']} expects '{claim['expected']}'. Known: {known}.")
     used = [claim[side] for claim in content["claims"] for side in ("better", "than")] + content["noise"]
     for name in used:
         if name not in content["variants"]:
@@ -62,18 +68,9 @@ def wanted(defined: Mapping, only: str | None = None) -> list[tuple[str, str]]:
 
 
 def train(defined: Mapping, base: str, variant: str, *, into: Path = RUNS) -> Path:
-    """Train a variant of a base, or go on with it; returns the run folder, at once if it is finished."""
-    run = into / base / variant
-    if runs.is_finished(run):
-        return run
-    program = [sys.executable, "-c", PROGRAM]
-    if (run / runs.BACKUP).is_dir():
-        subprocess.run([*program, "--resume", str(run)], check=True)
-    else:
-        overrides = [override.replace("{data}", base) for override in defined["variants"][variant]]
-        experiment = str(FOLDER / f"{base}.yaml")
-        subprocess.run([*program, experiment, *overrides, "--out", str(run)], check=True)
-    return run
+    """Train a variant of a base as `make_results.train` does; returns the run folder."""
+    overrides = [override.replace("{data}", base) for override in defined["variants"][variant]]
+    return make_results.train(FOLDER / f"{base}.yaml", into / base / variant, overrides)
 
 
 def collect(run: Path) -> dict:
@@ -81,17 +78,14 @@ def collect(run: Path) -> dict:
     scores, data = runs.read_json(run, runs.SCORES), runs.read_json(run, runs.DATA)
     section = runs.Run.read(run).experiment.train
     steps = len(pd.read_csv(run / runs.HISTORY)) * (section.steps_per_epoch or 0)
-    known = reproduction.facts(run)
+    found = {split: scores[split]["measures"] for split in ("test", "validation")}
+    found |= {key: scores[key] for key in BASELINES}
     return {
-        "scores": {
-            split: {name: scores[split]["measures"].get(name) for name in MEASURES} for split in ("test", "validation")
-        },
+        "scores": {key: {name: one.get(name) for name in MEASURES} for key, one in found.items()},
         "minutes": data["training_minutes"],
         "steps": steps,
         "parameters": runs.load_model(run / runs.MODEL).count_params(),
-        "date": known.get("date", "unknown").partition(" ")[0],
-        "git": known.get("git", "unknown"),
-        "hardware": known.get("processor", "unknown"),
+        **make_results.origin(run),
     }
 
 
@@ -108,24 +102,26 @@ def stored(folder: Path = STORED) -> dict:
 
 
 def tables(defined: Mapping | None = None, folder: Path = STORED) -> dict[str, str]:
-    """Markdown by name of the marker: `claims`, and `variants` of every base."""
+    """Markdown by name of the marker: `claims` of the reports, `helped` of our own, `variants` of every base."""
     defined, results = claims() if defined is None else defined, stored(folder)
-    return {"claims": claims_table(defined, results)} | {
-        f"variants-{base}": variants_table(defined, results.get(base, {})) for base in defined["bases"]
-    }
+    made = {"claims": claims_table(defined, results), "helped": claims_table(defined, results, ours=True)}
+    for base in defined["bases"]:
+        made[f"variants-{base}"] = variants_table(defined, results.get(base, {}))
+    return made
 
 
-def claims_table(defined: Mapping, results: Mapping) -> str:
-    """A line a claim: does it hold on each data set, and by how much."""
+def claims_table(defined: Mapping, results: Mapping, *, ours: bool = False) -> str:
+    """A line a claim, of the reports or `ours`: does it hold on each data set, and by how much."""
     rows = []
-    for claim in defined["claims"]:
+    for claim in (one for one in defined["claims"] if one.get("ours", False) == ours):
         cells = [verdict(claim, results.get(base, {}), defined["noise"]) for base in defined["bases"]]
-        rows.append([claim["claim"], f"{claim['better']} > {claim['than']}, {claim['measure']}", *cells])
+        sign = EXPECTED[claim.get("expected", "better")]
+        rows.append([claim["claim"], f"{claim['better']} {sign} {claim['than']}, {claim['measure']}", *cells])
     return "\n".join(markdown(["claim", "tried as", *defined["bases"]], rows))
 
 
 def verdict(claim: Mapping, results: Mapping, noise: Sequence[str]) -> str:
-    """yes or no with the difference, or that it is too small to be told from the seeds' differences."""
+    """yes or no with the difference; for what should be better also that the difference drowns in that of seeds."""
 
     def score(variant: str) -> float | None:
         return results.get(variant, {}).get("scores", {}).get("test", {}).get(claim["measure"])
@@ -139,13 +135,16 @@ def verdict(claim: Mapping, results: Mapping, noise: Sequence[str]) -> str:
     if len(seeds) < 2:
         return f"{told} (one seed)"
     # Either side of a difference has the spread of the seeds.
-    if abs(difference) <= CERTAIN * 2**0.5 * statistics.stdev(seeds):
+    least = CERTAIN * 2**0.5 * statistics.stdev(seeds)
+    expected = claim.get("expected", "better")
+    if expected == "better" and abs(difference) <= least:
         return f"not seen ({told})"
-    return f"yes ({told})" if difference > 0 else f"no ({told})"
+    holds = {"better": difference > least, "not worse": difference >= -least, "equal": abs(difference) <= least}
+    return f"yes ({told})" if holds[expected] else f"no ({told})"
 
 
 def variants_table(defined: Mapping, results: Mapping) -> str:
-    """Scores, time and size of every variant of a base."""
+    """Scores, time and size of every variant of a base, and what the trivial answers score."""
     if not results:
         return NOT_MEASURED
     rows = []
@@ -157,8 +156,11 @@ def variants_table(defined: Mapping, results: Mapping) -> str:
         seconds = f"{60 * one['minutes'] / one['steps']:.2f}" if one["steps"] else UNDEFINED
         cells = [shown_number(test[name], name) for name in MEASURES] + [shown_number(validation["dice"], "dice")]
         rows.append([variant, *cells, seconds, f"{one['parameters'] / 1e6:.2f}"])
-    header = ["variant", *(f"test {name}" for name in MEASURES), "validation dice", "s a step", "million weights"]
     first = next(iter(results.values()))
+    for key, name in BASELINES.items():
+        known = first["scores"].get(key, {})
+        rows.append([name, *(shown_number(known.get(measure), measure) for measure in MEASURES), *[UNDEFINED] * 3])
+    header = ["variant", *(f"test {name}" for name in MEASURES), "validation dice", "s a step", "million weights"]
     dates = sorted({one["date"] for one in results.values()})
     when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     told = f"{first['hardware']}, {when}; validation is part of a step's time."

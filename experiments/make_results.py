@@ -10,6 +10,7 @@ The tables are made in `experiments.result_tables`; training is the work of `cel
 
 import argparse
 import json
+import math
 import re
 import subprocess
 import sys
@@ -31,23 +32,19 @@ KEPT = ("images", "measures", "intervals", "parts", "probability", "classificati
 SETTLED = ("seed", "data.shards")  # overrides that make no other experiment
 # cellseg-train of this checkout; the name is what a run notes as its command.
 PROGRAM = "import sys; sys.argv[0] = 'cellseg-train'; from cellseg.cli.train import main; main()"
-# Raw pictures may be shown of images whose terms allow it.
-SHOWN = {"dsb2018": "nuclei", "dsb2018-mask-rcnn": "nuclei", "nuclei": "nuclei"}
+# Experiments whose images may be shown: their terms allow it.
+SHOWN = ("dsb2018",)
 
 
-def train(
-    name: str, seed: int, overrides: Sequence[str] = (), *, protocol: bool = False, into: Path = Path("runs")
-) -> Path:
-    """Train an experiment, or go on with its interrupted training; returns the run folder."""
-    run = into / _stem(name, seed, protocol=protocol)
+def train(experiment: Path, run: Path, overrides: Sequence[str] = ()) -> Path:
+    """Train an experiment, go on with its interrupted training, or find it finished; returns the run folder."""
     if runs.is_finished(run):
         return run
     program = [sys.executable, "-c", PROGRAM]
     if (run / runs.BACKUP).is_dir():
         subprocess.run([*program, "--resume", str(run)], check=True)
     else:
-        experiment = str(HERE / f"{name}.yaml")
-        subprocess.run([*program, experiment, f"seed={seed}", *overrides, "--out", str(run)], check=True)
+        subprocess.run([*program, str(experiment), *overrides, "--out", str(run)], check=True)
     return run
 
 
@@ -60,32 +57,27 @@ def protocol_of(name: str) -> list[str]:
     return list(definition["protocol"]["overrides"])
 
 
-def collect(run: Path, definition: Mapping) -> dict:
+def collect(run: Path, name: str, *, protocol: bool = False) -> dict:
     """What is stored of a finished run: scores, what it took, with what it was made.
 
     Raises:
         InputError: the run is not finished, or of another experiment.
     """
-    name = definition["name"]
     if not (run / runs.SCORES).is_file():
         raise InputError(f"{run} has no {runs.SCORES}: its training has not finished.")
     one = runs.Run.read(run)
     if one.experiment.name != name:
         raise InputError(f"{run} is a run of {one.experiment.name}, not of {name}. Give a run of {name}.")
     scores = runs.read_json(run, runs.SCORES)
-    known = reproduction.facts(run)
-    history = pd.read_csv(run / runs.HISTORY)
     return {
         "name": name,
         "seed": one.experiment.seed,
-        "command": _command(name, one.experiment.seed),
+        "command": _command(name, one.experiment.seed, protocol=protocol),
         "changed": changes(name, experiments.read(run / runs.EXPERIMENT)),  # without what was tuned
-        "date": known.get("date", "unknown").partition(" ")[0],
-        "git": known.get("git", "unknown"),
-        "hardware": known.get("processor", "unknown"),
+        **origin(run),
         "training_minutes": one.data["training_minutes"],
         "peak_memory_mb": one.data.get("peak_memory_mb"),
-        "epochs": len(history),
+        "epochs": len(pd.read_csv(run / runs.HISTORY)),
         "parameters": runs.load_model(run / runs.MODEL).count_params(),
         "splits": one.data["splits"],
         "threshold": one.threshold["threshold"],
@@ -96,6 +88,16 @@ def collect(run: Path, definition: Mapping) -> dict:
             for split in ("test", "validation")
         }
         | {key: scores[key] for key in ("baseline", "baseline_foreground")},
+    }
+
+
+def origin(run: Path) -> dict[str, str]:
+    """When, with which revision and on which processor a run was made."""
+    known = reproduction.facts(run)
+    return {
+        "date": known.get("date", "unknown").partition(" ")[0],
+        "git": known.get("git", "unknown"),
+        "hardware": known.get("processor", "unknown"),
     }
 
 
@@ -169,7 +171,7 @@ def store(
     if definition is None:
         known = ", ".join(one["name"] for one in defined)
         raise InputError(f"docs/results/tables.yaml has no table for {name}. Known: {known}. Add one there.")
-    result = collect(run, definition)
+    result = collect(run, name, protocol=protocol)
     if "contest" in definition:
         result["contest"] = ranked(run, definition["contest"])
     if "tracking" in definition:
@@ -196,7 +198,9 @@ def stamped(text: str, definition: Mapping, result: Mapping) -> str:
     }
     for key, value in lines.items():
         new = textwrap.fill(value, 120, initial_indent=f"# {key + ':':11}", subsequent_indent=f"#{'':12}")
-        text = re.sub(rf"^# {key}: .*\n(?:# {{12}}.*\n)*", lambda match, new=new: new + "\n", text, count=1, flags=re.M)
+        place = re.search(rf"^# {key}: .*\n(?:# {{12}}.*\n)*", text, flags=re.M)
+        if place:
+            text = f"{text[: place.start()]}{new}\n{text[place.end() :]}"
     return text
 
 
@@ -225,7 +229,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         report = options.protocol == "report"
         overrides = [*options.overrides, *(protocol_of(options.name) if report else ())]
-        run = options.run or train(options.name, options.seed, overrides, protocol=report)
+        stem = _stem(options.name, options.seed, protocol=report)
+        overrides = [f"seed={options.seed}", *overrides]
+        run = options.run or train(HERE / f"{options.name}.yaml", Path("runs") / stem, overrides)
         file = store(run, options.name, protocol=report)
         if not report:
             stamp(options.name, json.loads(file.read_text(encoding="utf-8")))
@@ -241,8 +247,8 @@ def _stem(name: str, seed: int, *, protocol: bool) -> str:
     return name + "-report" * protocol + (f"-seed{seed}" if seed else "")
 
 
-def _command(name: str, seed: int) -> str:
-    return f"make results NAME={name}" + (f" SEED={seed}" if seed else "")
+def _command(name: str, seed: int, *, protocol: bool) -> str:
+    return f"make results NAME={name}" + (f" SEED={seed}" if seed else "") + " PROTOCOL=report" * protocol
 
 
 def _flat(content: object, key: str = "") -> dict[str, object]:
@@ -255,12 +261,14 @@ def _flat(content: object, key: str = "") -> dict[str, object]:
 
 
 def _rounded(content: object) -> object:
-    """Floats with six significant digits: enough for any table, and a diff that can be read."""
+    """Floats with six significant digits, enough for any table and a diff that can be read; NaN becomes None."""
     if isinstance(content, dict):
         return {key: _rounded(one) for key, one in content.items()}
     if isinstance(content, list):
         return [_rounded(one) for one in content]
-    return float(f"{content:.6g}") if isinstance(content, float) else content
+    if isinstance(content, float):
+        return None if math.isnan(content) else float(f"{content:.6g}")
+    return content
 
 
 if __name__ == "__main__":

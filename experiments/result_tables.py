@@ -12,12 +12,12 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from cellseg.evaluation import BASELINES
 from cellseg.metrics import IMAGE_METRICS
-from cellseg.published import read
+from cellseg.published import Column, read
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
@@ -27,7 +27,6 @@ DEFINITIONS = STORED / "tables.yaml"
 NOT_MEASURED = "*Not measured yet.*"
 UNDEFINED = "–"
 TEST, TUNED = "test", "validation (scored what it was tuned on)"
-BASELINES = {"baseline": "all background", "baseline_foreground": "all foreground"}
 MARKED = re.compile(r"(<!-- begin (?P<name>\S+) -->\n).*?(<!-- end (?P=name) -->)", re.DOTALL)
 PICTURES = ("curves", "best", "typical", "worst")
 TRACKED = ("tra", "seg", "det", "lnk", "division_f1", "ct")
@@ -88,13 +87,13 @@ def experiment_table(definition: Mapping, results: Sequence[Mapping], *, folder:
     rows = [(f"**ours, {TEST}** ({_images(first['test'])})", _ours(results, columns, "test"))]
     if definition.get("tuned"):
         rows.append((f"ours, {TUNED}, {_images(first['validation'])}", _ours(results, columns, "validation")))
-    for one in stored(f"{definition['name']}-report", folder)[:1]:
-        rows.append((f"ours, {definition['protocol']['title']}", _ours([one], columns, "validation")))
+    protocol = stored(f"{definition['name']}-report", folder)
+    if protocol:
+        rows.append((f"ours, {definition['protocol']['title']}", _ours(protocol, columns, "validation")))
     for row in published_rows(definition):
         rows.append((f"published: {row.title}", [_printed(row.figures.get(column)) for column in columns]))
     for key, name in BASELINES.items():
-        found = [shown_number(_baseline(first, column, key), column) for column in columns]
-        rows.append((name, found))
+        rows.append((name, [shown_number(_baseline(first, column, key), column) for column in columns]))
     lines = markdown(["", *map(title, columns)], [[name, *cells] for name, cells in rows])
     if len(results) > 1:
         seeds = ", ".join(str(one["seed"]) for one in results)
@@ -124,7 +123,8 @@ def tracking_table(tracking: Mapping) -> list[str]:
     """The run's own cells of raw frames, linked in several ways, against the markers."""
     rows = []
     for row in tracking["rows"]:
-        rows.append([row["tracker"], *(f"{row[name]:.3f}" for name in TRACKED)])
+        scores = (row[name] for name in TRACKED)
+        rows.append([row["tracker"], *(UNDEFINED if one is None else f"{one:.3f}" for one in scores)])
     return markdown([f"frames {tracking['frames']}, tracked", *TRACKED], rows)
 
 
@@ -145,24 +145,23 @@ def facts(results: Sequence[Mapping]) -> str:
 
 
 def summary(defined: Sequence[Mapping], results: Mapping[str, Sequence[Mapping]]) -> str:
-    """Every published figure beside ours: reached or not, and why not."""
+    """Every published figure beside ours and the better of the trivial answers: reached or not, and why not."""
     rows = []
     for definition in defined:
         name, of = definition["name"], results[definition["name"]]
+        tuned = of if definition.get("tuned") else []
         for row in published_rows(definition):
             for column in definition["columns"] if row.aim else ():
                 if column not in row.figures:
                     continue
                 figure = row.figures[column]
-                ours = [_value(result["scores"]["test"], column) for result in of]
-                known = [value for value in ours if value is not None]
-                mean = statistics.fmean(known) if known else None
-                tuned = _ours(of, [column], "validation")[0] if of and definition.get("tuned") else UNDEFINED
-                verdict = "not measured yet" if mean is None else _verdict(mean, figure, column, definition)
-                cells = [_printed(figure), _ours(of, [column], "test")[0] if of else UNDEFINED, tuned, verdict]
-                rows.append([f"[{name}](#{name})", f"{title(column)}, {row.title}", *cells])
-    header = ["experiment", "figure", "published", "ours, test", "ours, validation", "reached on the test images"]
-    return "\n".join(markdown(header, rows))
+                trivial = _trivial(of[0]["scores"], column) if of else None
+                cells = [_printed(figure), shown_number(trivial, column)]
+                cells += [_ours(of, [column], "test")[0], _ours(tuned, [column], "validation")[0]]
+                verdict = _verdict(of, figure, column, definition)
+                rows.append([f"[{name}](#{name})", f"{title(column)}, {row.title}", *cells, verdict])
+    ours = ["ours, test", "ours, validation", "reached on the test images"]
+    return "\n".join(markdown(["experiment", "figure", "published", "trivial answer", *ours], rows))
 
 
 def published_rows(definition: Mapping) -> list[Row]:
@@ -185,13 +184,13 @@ def _published(wanted: Mapping, ours: Sequence[str]) -> Row:
         if method.name != wanted["method"] or not scores or note not in told:
             continue
         figures = {_place(columns[key], key, ours): value for key, value in scores.items()}
-        beside = told.partition(", ")[2] if data else ""
-        called = wanted.get("title", f"{method.name}{f' ({beside})' if beside else ''}")
+        remark = told.partition(", ")[2] if data else ""
+        called = wanted.get("title", f"{method.name} ({remark})" if remark else method.name)
         return Row(called, figures, aim=not wanted.get("beside", False))
     raise InputError(f"{DEFINITIONS.name}: the table {name} has no row of {wanted['method']}, {data or 'any data'}.")
 
 
-def _place(column: Any, key: str, ours: Sequence[str]) -> str:
+def _place(column: Column, key: str, ours: Sequence[str]) -> str:
     """The column of ours that a published one compares with; its part of the images is named by us alone."""
     measure = column.measure or key.partition(" (")[0]
     if column.part:
@@ -200,24 +199,35 @@ def _place(column: Any, key: str, ours: Sequence[str]) -> str:
     return measure if measure in ours or not found else found[0]
 
 
-def _verdict(mean: float, figure: float, column: str, definition: Mapping) -> str:
+def _verdict(results: Sequence[Mapping], figure: float, column: str, definition: Mapping) -> str:
+    """Whether the mean over the results that have a value reaches a published figure, and why not."""
+    if not results:
+        return "not measured yet"
+    values = _values(results, column, "test")
+    if not values:
+        return "undefined"
+    mean = statistics.fmean(values)
     if (mean >= figure) if _higher(column) else (mean <= figure):
         return "yes"
     return f"no: {definition['reason']}" if "reason" in definition else "no"
 
 
 def _ours(results: Sequence[Mapping], columns: Sequence[str], split: str) -> list[str]:
-    """Mean over the results, with the spread where there are several."""
+    """Mean over the results, with the spread where there are several, and their number where some have no value."""
     cells = []
     for column in columns:
-        found = [_value(result["scores"].get(split, {}), column) for result in results]
-        values = [value for value in found if value is not None]
-        if not values:
-            cells.append(UNDEFINED)
-            continue
-        mean = shown_number(statistics.fmean(values), column)
-        cells.append(f"{mean} ± {shown_number(statistics.stdev(values), column)}" if len(values) > 1 else mean)
+        values = _values(results, column, split)
+        cell = shown_number(statistics.fmean(values) if values else None, column)
+        if len(values) > 1:
+            cell += f" ± {shown_number(statistics.stdev(values), column)}"
+        cells.append(cell + f" ({len(values)} of {len(results)})" * (0 < len(values) < len(results)))
     return cells
+
+
+def _values(results: Sequence[Mapping], column: str, split: str) -> list[float]:
+    """A column's values of those results that have one."""
+    found = (_value(result["scores"].get(split, {}), column) for result in results)
+    return [value for value in found if value is not None]
 
 
 def score(scores: Mapping, column: str) -> str:
@@ -240,6 +250,12 @@ def _baseline(scores: Mapping, column: str, key: str) -> float | None:
         return None
     of = scores["test"].get("parts", {}).get(part, {}) if part else scores
     return of.get(key, {}).get(measure)
+
+
+def _trivial(scores: Mapping, column: str) -> float | None:
+    """The better of the answers that need no network."""
+    found = [_baseline(scores, column, key) for key in BASELINES]
+    return (max if _higher(column) else min)((one for one in found if one is not None), default=None)
 
 
 def _split(column: str) -> tuple[str, str]:

@@ -46,7 +46,7 @@ def drawn_patches(examples: Sequence[tuple[dict, dict[str, np.ndarray]]]) -> byt
         axes[row, 2].imshow(_target_picture(patch["target"]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         shown = axes[row, 3].imshow(weights, cmap="viridis", vmin=0, vmax=max(1.0, weights.max()))
         figure.colorbar(shown, cax=axes[row, 3].inset_axes((1.03, 0, 0.05, 1))).ax.tick_params(labelsize=7)
-        axes[row, 0].set_title(f"{sample['name'][-32:]}", fontsize=8, loc="left", parse_math=False)
+        axes[row, 0].set_title(sample["name"][-32:], fontsize=8, loc="left", parse_math=False)
         for column in range(1, columns):
             axes[row, column].set_title(titles[column], fontsize=8, loc="left")
     for axis in axes.flat:

@@ -13,7 +13,10 @@ from pipelines.splits import assign
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(FOLDER.glob("*.yaml"))
 HEADER = ("Command", "Data", "Time", "Score", "Source")
-# What issue and reports say; positions of frames in the stack or sequence, both ends included.
+OF_RESULTS = ("Hardware", "Published")
+# What docs/results.md has a table of; Mask R-CNN, whose recipe stands in docs/mask_rcnn.md, warms up for a whole epoch.
+RESULTS = [one["name"] for one in definitions() if one["name"] != "glas-mask-rcnn"]
+# Positions of frames in the stack or sequence, both ends included, as docs/results.md says.
 BLOCKS = {
     "isbi2012-dmcn": ((0, 16), (18, 20), (23, 29)),
     "isbi2012-unet1": ((0, 16), (18, 20), (23, 29)),
@@ -48,21 +51,16 @@ def test_it_can_be_used(path):
     evaluation.check_section(one.evaluation)
 
 
-@pytest.mark.parametrize("definition", definitions(), ids=lambda one: one["name"])
-def test_results_can_be_tried_in_one_epoch(definition):
-    path = FOLDER / f"{definition['name']}.yaml"
-    phases = experiment.read(path).train.phases
-    if phases or "mask-rcnn" in path.stem:
-        return
-    one = experiment.read(path, ["train.epochs=1"])
-    for phase in one.train.all_phases():
-        training.optimizer_for(phase, steps_per_epoch=2)
+@pytest.mark.parametrize("name", [name for name in RESULTS if name != "glas-unet"])  # which has two phases
+def test_results_can_be_tried_in_one_epoch(name):
+    (phase,) = experiment.read(FOLDER / f"{name}.yaml", ["train.epochs=1"]).train.all_phases()
+    assert training.optimizer_for(phase, steps_per_epoch=2).learning_rate is not None
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_it_says_how_and_whence(path):
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    for key in HEADER:
+    for key in (*HEADER, *(OF_RESULTS if path.stem in RESULTS else ())):
         assert any(re.match(rf"# {key}: +\S", line) for line in header), key
     (command,) = [line for line in header if line.startswith("# Command:")]
     if "NAME=" in command:

@@ -35,9 +35,10 @@ DEFINED = {
 
 def result(dice, **more):
     scores = {"dice": dice, "pixel_accuracy": 0.95, "average_precision": None, "seg": 0.5}
+    trivial = {"baseline": {"dice": 0.0, "pixel_accuracy": 0.75}, "baseline_foreground": {"dice": 0.4}}
     facts = {"date": "2026-11-22", "git": "abc", "hardware": "two cores"}
     took = {"minutes": 5.0, "steps": 300, "parameters": 2e6}
-    return {"scores": {"test": scores, "validation": scores}, **took, **facts, **more}
+    return {"scores": {"test": scores, "validation": scores, **trivial}, **took, **facts, **more}
 
 
 def read(base, variant):
@@ -84,6 +85,9 @@ def test_names_that_are_not_known(tmp_path):
     path.write_text(yaml.safe_dump(DEFINED | {"claims": [CLAIM | {"than": "c"}]}, sort_keys=False))
     with pytest.raises(InputError, match=r"claims.yaml: there is no variant c\. Known: base, seed1, a, b"):
         claims(path)
+    path.write_text(yaml.safe_dump(DEFINED | {"claims": [CLAIM | {"expected": "worse"}]}, sort_keys=False))
+    with pytest.raises(InputError, match=r"claims.yaml: a expects 'worse'\. Known: better, not worse, equal"):
+        claims(path)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,22 @@ def test_verdicts(a, told):
     assert verdict(CLAIM, found, DEFINED["noise"]) == told
 
 
+@pytest.mark.parametrize(
+    ("expected", "a", "told"),
+    [
+        ("equal", 0.93, "yes (+0.0300)"),
+        ("equal", 0.95, "no (+0.0500)"),
+        ("equal", 0.85, "no (-0.0500)"),
+        ("not worse", 0.95, "yes (+0.0500)"),
+        ("not worse", 0.87, "yes (-0.0300)"),
+        ("not worse", 0.85, "no (-0.0500)"),
+    ],
+)
+def test_verdicts_of_what_should_be_alike(expected, a, told):
+    found = {"base": result(0.9), "seed1": result(0.92), "a": result(a)}
+    assert verdict(CLAIM | {"expected": expected}, found, DEFINED["noise"]) == told
+
+
 def test_verdicts_without_seeds_or_results():
     assert verdict(CLAIM, {"base": result(0.9), "a": result(0.95)}, DEFINED["noise"]) == "+0.0500 (one seed)"
     assert verdict(CLAIM, {}, DEFINED["noise"]) == "not measured yet"
@@ -105,6 +125,8 @@ def test_variants_in_a_table():
     lines = variants_table(DEFINED, {"a": result(0.95, date="2026-11-23"), "base": result(0.9)}).splitlines()
     assert lines[2] == "| base | 0.9000 | 0.9500 | – | 0.500 | 0.9000 | 1.00 | 2.00 |"
     assert lines[3].startswith("| a | 0.9500 |")
+    assert lines[4] == "| all background | 0.0000 | 0.7500 | – | – | – | – | – |"
+    assert lines[5] == "| all foreground | 0.4000 | – | – | – | – | – | – |"
     assert lines[-1] == "two cores, 2026-11-22 to 2026-11-23; validation is part of a step's time."
     assert variants_table(DEFINED, {}) == NOT_MEASURED
 
@@ -115,39 +137,35 @@ def test_results_are_added_to_what_is_there(tmp_path):
     store("psc", "a", result(0.95), folder=tmp_path)
     assert list(stored(tmp_path)["psc"]) == ["base", "a"]
     made = tables(DEFINED, tmp_path)
-    assert list(made) == ["claims", "variants-psc", "variants-isbi"]
+    assert list(made) == ["claims", "helped", "variants-psc", "variants-isbi"]
     assert "| A beats base | a > base, dice | +0.0500 (one seed) | not measured yet |" in made["claims"]
+    assert "A beats base" not in made["helped"]
+    own = DEFINED | {"claims": [CLAIM | {"ours": True, "expected": "not worse"}]}
+    made = tables(own, tmp_path)
+    assert "| A beats base | a ≥ base, dice |" in made["helped"] and "A beats base" not in made["claims"]
 
 
 def test_what_is_stored_of_a_run(tmp_path):
     run = bright_pixels_run(tmp_path)
     runs.write_json(run, runs.DATA, runs.read_json(run, runs.DATA) | {"training_minutes": 2.5})
     part = {"measures": {"dice": 0.9, "seg": None, "rand_error": 0.1}}
-    runs.write_json(run, runs.SCORES, {"test": part, "validation": part})
+    baselines = {"baseline": {"dice": 0.0, "rand_error": 0.2}, "baseline_foreground": {"dice": 0.25}}
+    runs.write_json(run, runs.SCORES, {"test": part, "validation": part, **baselines})
     runs.write_text(run, runs.ENVIRONMENT, "date: 2026-11-22 02:00 +0000\nprocessor: two cores\n")
     runs.write_text(run, runs.HISTORY, "epoch,loss\n0,1\n1,1\n")
     found = json.loads(json.dumps(collect(run)))
     assert found["scores"]["test"] == {"dice": 0.9, "pixel_accuracy": None, "average_precision": None, "seg": None}
+    assert found["scores"]["baseline_foreground"]["dice"] == 0.25
     assert (found["minutes"], found["parameters"]) == (2.5, 2)
     assert (found["date"], found["hardware"]) == ("2026-11-22", "two cores")
 
 
-def test_a_finished_variant_is_not_trained_again(tmp_path, monkeypatch):
+def test_a_variant_is_its_base_with_overrides(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command[3:]))
     run = train(DEFINED, "psc", "a", into=tmp_path)
     assert run == tmp_path / "psc" / "a"
-    assert commands[0][0].endswith("psc.yaml") and commands[0][1:] == ["name=x-psc", "--out", str(run)]
-    (run / runs.BACKUP).mkdir(parents=True)  # killed before its first checkpoint
-    train(DEFINED, "psc", "a", into=tmp_path)
-    assert commands[1] == ["--resume", str(run)]
-    (run / runs.BACKUP / runs.CHECKPOINT).write_bytes(b"")
-    (run / runs.MODEL).write_bytes(b"")
-    (run / runs.SCORES).write_text("{}")  # killed while the report was written
-    train(DEFINED, "psc", "a", into=tmp_path)
-    assert commands[2] == commands[1]
-    (run / runs.BACKUP / runs.CHECKPOINT).unlink()  # killed while it was tidied
-    assert train(DEFINED, "psc", "a", into=tmp_path) == run and len(commands) == 3
+    assert commands == [[str(FOLDER / "psc.yaml"), "name=x-psc", "--out", str(run)]]
 
 
 def test_the_command_trains_what_is_asked_for(tmp_path, monkeypatch, capsys):

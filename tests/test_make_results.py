@@ -1,5 +1,6 @@
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -60,14 +61,14 @@ def test_keys_that_were_changed_are_stored(finished, tmp_path):
     resolved["data"]["source"] = "/home/me/cells"
     resolved["loss"] |= {"beta": 0.66}  # computed from the data
     runs.write_text(finished, runs.EXPERIMENT, yaml.safe_dump(resolved))
-    found = make_results.collect(finished, DEFINED[0])
+    found = make_results.collect(finished, "known")
     assert found["changed"] == ["train.batch_size: 4 -> 7"]
 
 
 def test_tuned_options_are_no_change(finished):
     chosen = runs.read_json(finished, runs.THRESHOLD) | {"instances": {"min_size": 50}}
     runs.write_json(finished, runs.THRESHOLD, chosen)
-    found = make_results.collect(finished, DEFINED[0])
+    found = make_results.collect(finished, "known")
     assert found["changed"] == [] and found["instances"] == {"min_size": 50}
 
 
@@ -77,13 +78,14 @@ def test_raw_frames_are_tracked_where_the_table_says_so(finished, tmp_path, monk
     def run(command, check, stdout):
         asked.append(command[1:-1])
         with open(command[-1], "w") as file:
-            json.dump({"rows": [{"tracker": "ours", "tra": 0.9}]}, file)
+            json.dump({"rows": [{"tracker": "ours", "tra": 0.9, "division_f1": float("nan")}]}, file)
 
     monkeypatch.setattr(subprocess, "run", run)
     tracking = {"sequence": "CELLS", "frames": "3-7", "outlines": "01_ST"}
     defined = [DEFINED[0] | {"tracking": tracking}]
     file = make_results.store(finished, "known", folder=tmp_path / "results", defined=defined)
-    assert json.loads(file.read_text())["tracking"] == {"frames": "3-7", "rows": [{"tracker": "ours", "tra": 0.9}]}
+    row = {"tracker": "ours", "tra": 0.9, "division_f1": None}  # frames without divisions
+    assert json.loads(file.read_text())["tracking"] == {"frames": "3-7", "rows": [row]}
     (command,) = asked
     assert command[0].endswith("benchmarks/raw_frames.py") and command[1] == str(finished)
     assert " ".join(command[2:]) == "--sequence CELLS --frames 3-7 --outlines 01_ST --json"
@@ -92,6 +94,7 @@ def test_raw_frames_are_tracked_where_the_table_says_so(finished, tmp_path, monk
 def test_the_reports_own_protocol_has_a_file_of_its_own(finished, tmp_path, monkeypatch):
     file = make_results.store(finished, "known", folder=tmp_path / "results", defined=DEFINED, protocol=True)
     assert file.name == "known-report.json" and not (tmp_path / "results" / "known-curves.png").exists()
+    assert json.loads(file.read_text())["command"] == "make results NAME=known PROTOCOL=report"
     assert make_results.protocol_of("isbi2012-unet2")[0] == "split.train=0-21"
     with pytest.raises(InputError, match=r"has no protocol of pancreatic's report\. It has those of: em-stacks"):
         make_results.protocol_of("pancreatic")
@@ -114,29 +117,28 @@ def test_runs_that_cannot_be_stored(finished, tmp_path):
     with pytest.raises(InputError, match=r"tables.yaml has no table for other\. Known: known\. Add one there"):
         make_results.store(finished, "other", folder=tmp_path, defined=DEFINED)
     with pytest.raises(InputError, match=r"is a run of known, not of other\. Give a run of other"):
-        make_results.collect(finished, {"name": "other"})
+        make_results.collect(finished, "other")
     (finished / runs.SCORES).unlink()
     with pytest.raises(InputError, match="has no scores.json: its training has not finished"):
-        make_results.collect(finished, DEFINED[0])
+        make_results.collect(finished, "known")
 
 
 def test_training_begins_goes_on_or_is_over(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command[3:]))
-    run = make_results.train("known", 1, ["train.epochs=1"], into=tmp_path)
-    assert run == tmp_path / "known-seed1"
-    (begun,) = commands
-    assert begun[0].endswith("known.yaml") and begun[1:] == ["seed=1", "train.epochs=1", "--out", str(run)]
+    known, run = tmp_path / "known.yaml", tmp_path / "known-seed1"
+    assert make_results.train(known, run, ["seed=1", "train.epochs=1"]) == run
+    assert commands == [[str(known), "seed=1", "train.epochs=1", "--out", str(run)]]
     (run / runs.BACKUP).mkdir(parents=True)  # killed before its first checkpoint
-    make_results.train("known", 1, into=tmp_path)
+    make_results.train(known, run)
     assert commands[1] == ["--resume", str(run)]
     (run / runs.BACKUP / runs.CHECKPOINT).write_bytes(b"")
     (run / runs.MODEL).write_bytes(b"")
     (run / runs.SCORES).write_text("{}")  # killed while the report was written
-    make_results.train("known", 1, into=tmp_path)
+    make_results.train(known, run)
     assert commands[2] == commands[1]
     (run / runs.BACKUP / runs.CHECKPOINT).unlink()  # killed while it was tidied
-    assert make_results.train("known", 1, into=tmp_path) == run and len(commands) == 3
+    assert make_results.train(known, run) == run and len(commands) == 3
 
 
 HEADER = """# Cells.
@@ -187,6 +189,11 @@ def test_the_command(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(make_results, "PAGE", page)
     monkeypatch.setattr(make_results, "tables", lambda: {"known": "a table"})
     monkeypatch.setattr(make_results.store, "__kwdefaults__", {**make_results.store.__kwdefaults__, "folder": tmp_path})
+    asked = []
+    monkeypatch.setattr(make_results, "train", lambda *arguments: asked.append(arguments) or finished)
+    make_results.main(["known", "train.epochs=1"])
+    path = make_results.HERE / "known.yaml"
+    assert asked == [(path, Path("runs") / "known", ["seed=0", "train.epochs=1"])] and capsys.readouterr().out
     make_results.main(["known", "--run", str(finished)])
     assert capsys.readouterr().out.strip() == str(tmp_path / "known.json") and "a table" in page.read_text()
     with pytest.raises(SystemExit):

@@ -149,6 +149,11 @@ def test_an_evaluation_section_that_cannot_be_used(section, told):
         check_section(Evaluation(**section), ["testA_1", "testB_1"])
 
 
+def test_a_part_of_no_test_images():
+    with pytest.raises(InputError, match=r"evaluation\.parts\.A: no test image has a name like '\*'\. There is none\."):
+        check_section(Evaluation(parts={"A": "*"}), [])
+
+
 def test_parts_are_not_looked_for_before_the_images_are_known():
     check_section(Evaluation(measures=["rand_error"], probability=["v_rand"], parts={"A": "nothing"}))
 

@@ -1,15 +1,17 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from cellseg import figures
+from cellseg import evaluation, experiment, figures
 from cellseg.error_analysis import ErrorAnalysis
+from cellseg.metrics import IMAGE_METRICS
 from cellseg.report import write_report
-from cellseg.score_tables import number, percent
+from cellseg.score_tables import MEANINGS, number, percent
 from pipelines.errors import InputError
 from tests.cells import empty, merged_pair, missed_cell, one_cell, split_cell
 
@@ -191,14 +193,14 @@ def test_parts_and_measures_of_the_probability(tmp_path):
     run = make_run(tmp_path / "run")
     scores = json.loads((run / "scores.json").read_text())
     part = {"images": 20, "measures": {"dice": 0.8}, "baseline": {"dice": 0.0}, "baseline_foreground": {"dice": 0.25}}
-    scores["test"] |= {"parts": {"A": part}, "probability": {"v_rand": 0.9123}}
+    scores["test"] |= {"parts": {"frame 39": part}, "probability": {"v_rand": 0.9123}}
     (run / "scores.json").write_text(json.dumps(scores))
     parsed, _ = page_of(run)
-    assert parsed.tables["part-A"] == [
+    assert parsed.tables["part-frame-39"] == [
         ["measure", "test", "all background", "all foreground"],
         ["dice", "0.8000", "0.0000", "0.2500"],
     ]
-    assert "Test images, part A: 20 images" in parsed.text
+    assert "Test images, part frame 39: 20 images" in parsed.text
     assert column(parsed.tables["scores"], "test")["v_rand, probability"] == "0.9123"
     assert column(parsed.tables["scores"], "validation")["v_rand, probability"] == "–"
 
@@ -208,15 +210,21 @@ def test_undefined_scores_are_dashes_with_a_note(page):
     assert "– : undefined, or not measured" in page[0].text
 
 
-def test_every_default_measure_is_explained():
-    from cellseg import evaluation
-    from cellseg.metrics import METRICS
-    from cellseg.score_tables import MEASURES
+def test_every_measure_that_an_experiment_asks_for_is_explained():
+    files = sorted((Path(__file__).parents[2] / "experiments").glob("*.yaml"))
+    asked = {name for file in files for name in evaluation.usual_measures(experiment.read(file).evaluation)}
+    assert {"dice", "rand_error", "aji"} <= asked <= set(MEANINGS) <= set(IMAGE_METRICS)
 
-    assert set(evaluation.DEFAULT_MEASURES) <= set(MEASURES)
-    assert {name: METRICS[name].higher_is_better for name in MEASURES} == {
-        name: higher for name, (higher, _) in MEASURES.items()
-    }
+
+def test_lower_is_better_for_errors(tmp_path):
+    run = make_run(tmp_path / "run")
+    scores = json.loads((run / "scores.json").read_text())
+    scores["test"]["measures"] |= {"pixel_error": 0.1, "of another version": 0.5}
+    scores["test"]["probability"] = {"v_rand": 0.9}
+    (run / "scores.json").write_text(json.dumps(scores))
+    better = column(page_of(run)[0].tables["scores"], "better")
+    assert (better["pixel_error"], better["of another version"]) == ("lower", "")
+    assert better["v_rand, probability"] == "higher"
 
 
 def test_images_are_listed_worst_first_and_undefined_last(page):

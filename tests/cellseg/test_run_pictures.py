@@ -1,6 +1,7 @@
 import json
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -29,6 +30,7 @@ def untrained(folder, shards, padding):
     train = {"patch": 44 if padding == "valid" else 32}
     one = experiment(model=MODELS[padding], train=train, weight_map={"name": "border"})
     folder.mkdir()
+    keras.utils.set_random_seed(0)
     network_for(one, channels=1, num_classes=2, prior=[0.9, 0.1]).save(folder / runs.MODEL)
     runs.write_text(folder, runs.EXPERIMENT, one.to_yaml())
     data = {"channels": 1, "shapes": [[64, 64]], "minimum_range": {}, "shards": str(shards)}

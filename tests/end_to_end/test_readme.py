@@ -109,6 +109,12 @@ def test_the_experiment_for_any_sequence(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "report.html").exists()
 
 
+def test_every_experiment_is_listed():
+    rows = [line.split("|") for line in README.partition("## Experiments")[2].splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row[1])}
+    assert named == {path.stem for path in (ROOT / "experiments").glob("*.yaml")}
+
+
 def test_the_two_commands_of_a_fresh_machine():
     targets = [block.strip() for block in blocks("sh") if block.startswith("make ")]
     assert targets == ["make demo", "make test"]
