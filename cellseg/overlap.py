@@ -161,6 +161,21 @@ def contingency(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.nda
     return Overlap(ids_true, ids_pred, rows, columns, pixels, index_true, index_pred)
 
 
+def without_ignored(labels: np.ndarray, ignore: np.ndarray) -> np.ndarray:
+    """The labels without objects that lie mostly (> 1/2) on ignored pixels: what they are, nobody has said.
+
+    Args:
+        labels: integer array (H, W), 0 = background.
+        ignore: bool, the same shape.
+    """
+    labels = np.asarray(labels)
+    inside = contingency(ignore, labels)
+    ignored = np.zeros(len(inside.ids_pred))
+    on_ignored = inside.rows == 1
+    ignored[inside.columns[on_ignored]] = inside.pixels[on_ignored]
+    return np.where(np.isin(labels, inside.ids_pred[2 * ignored > inside.areas_pred]), 0, labels)
+
+
 def iou_pairs(overlap: Overlap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """IoU of every pair of objects that share a pixel.
 

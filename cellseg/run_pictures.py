@@ -102,7 +102,12 @@ def _held_out(loaded: LoadedRun, reader: ShardReader, chosen: dict[str, dict]) -
         caption = f"{kind} by Dice ({row['dice']:.3f}): {row['name']}"
         file = f"pictures/test_{kind}.png"
         pictures[file] = figures.outlines(
-            one.image, one.labels, decided.labels, limits=one.limits, probability=decided.probability
+            one.image,
+            one.labels,
+            decided.labels,
+            limits=one.limits,
+            probability=decided.probability,
+            ignore=one.ignore,
         )
         captions.append({"file": file, "section": "test", "caption": caption})
         if decided.classes is not None and one.classes is not None:

@@ -10,12 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cellseg.figures.canvas import DPI, legend, pixels, png, put
-from cellseg.overlap import contingency, match
+from cellseg.overlap import contingency, match, without_ignored
 from pipelines.contrast import contrast_limits
 from pipelines.preview import COLOURS, displayed, outline, resized, tinted
 
 # After Okabe & Ito: blue and orange differ for every kind of colour vision, and white from both.
 TRUTH, PREDICTION, BOTH, UNMATCHED = (86, 180, 233), (255, 122, 20), (255, 255, 255), (190, 190, 190)
+UNKNOWN = (120, 120, 120)  # cells where the truth says nothing
 LARGE, SMALLEST = 5.2, 0.8  # inches, longer and least side of the picture with both outlines
 COLUMN = 2.4  # inches that a caption needs
 GAP, MARGIN, CAPTION, LEGEND = 0.1, 0.05, 0.2, 0.3  # inches
@@ -30,6 +31,7 @@ def outlines(
     limits: tuple[float, float] | None = None,
     title: str = "",
     probability: np.ndarray | None = None,
+    ignore: np.ndarray | None = None,
 ) -> bytes:
     """Truth against prediction: large, the outlines of both; beside it image, probability, truth and prediction.
 
@@ -43,6 +45,7 @@ def outlines(
         limits: (low, high) of the contrast in the image's own values; None = 2nd and 98th percentile.
         title: A line above the pictures.
         probability: float (H, W) in [0, 1]; None leaves its place empty.
+        ignore: bool (H, W), where the truth is unknown; predicted cells mostly there are drawn and counted apart.
 
     Returns:
         PNG.
@@ -50,7 +53,9 @@ def outlines(
     Raises:
         InputError: labels that are not integers >= 0 of one shape.
     """
-    cells_true, cells_pred, found = _matched(labels_true, labels_pred)
+    judged = labels_pred if ignore is None else without_ignored(labels_pred, ignore)
+    unknown = np.where(judged == labels_pred, 0, labels_pred)
+    cells_true, cells_pred, found = _matched(labels_true, judged)
     scale = LARGE / max(image.shape[:2])
     height, width = (max(side * scale, SMALLEST) for side in image.shape[:2])
     head = 0.32 if title else 0.04
@@ -65,7 +70,7 @@ def outlines(
     large, small = pixels(height, width), pixels(small_height, small_width)
 
     shown = displayed(image, limits)
-    both = _both_outlines(resized(shown, large), resized(cells_true, large), resized(cells_pred, large))
+    both = _both_outlines(*(resized(one, large) for one in (shown, cells_true, cells_pred, unknown)))
     put(figure, both, "Outlines of truth and prediction", MARGIN, top)
     shown = resized(shown, small)
     put(figure, shown, "Image", left, top)
@@ -77,11 +82,15 @@ def outlines(
         palette = np.array([COLOURS[i % len(COLOURS)] if i <= found else UNMATCHED for i in range(count + 1)], np.uint8)
         alone = f", {count - found} unmatched" if count > found else ""
         picture = tinted(shown, resized(cells, small), palette=palette)
+        if cells is cells_pred and unknown.any():
+            picture[outline(resized(unknown, small))] = UNKNOWN
         put(figure, picture, f"{name}: {count} cell{'' if count == 1 else 's'}{alone}", place, below)
     if title:
         left_end, upper_end = MARGIN / total[0], 1 - 0.05 / total[1]
         figure.text(left_end, upper_end, title, fontsize=10.5, fontweight="bold", va="top", parse_math=False)
-    legend(figure, MARGIN, {"truth": TRUTH, "prediction": PREDICTION, "both agree": BOTH})
+    colours = {"truth": TRUTH, "prediction": PREDICTION, "both agree": BOTH}
+    unjudged = len(np.unique(unknown)) - 1 if unknown.any() else 0
+    legend(figure, MARGIN, colours | ({f"truth unknown ({unjudged})": UNKNOWN} if unjudged else {}))
     legend(figure, left, {"coloured: shared, IoU 0.5 or more": COLOURS[2], "grey: unmatched": UNMATCHED})
     return png(figure)
 
@@ -192,8 +201,11 @@ def _matched(labels_true: np.ndarray, labels_pred: np.ndarray) -> tuple[np.ndarr
     return renumbered[0], renumbered[1], found
 
 
-def _both_outlines(picture: np.ndarray, labels_true: np.ndarray, labels_pred: np.ndarray) -> np.ndarray:
+def _both_outlines(
+    picture: np.ndarray, labels_true: np.ndarray, labels_pred: np.ndarray, unknown: np.ndarray
+) -> np.ndarray:
     out = (DIMMED * picture).astype(np.uint8)
+    out[outline(unknown, thickness=2)] = UNKNOWN
     true, pred = outline(labels_true, thickness=2), outline(labels_pred, thickness=2)
     out[true], out[pred], out[true & pred] = TRUTH, PREDICTION, BOTH
     return out

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from cellseg.metrics.measure import Measure, quotient, ratio
-from cellseg.overlap import Overlap, assignment, check_pair, contingency, match, partners
+from cellseg.overlap import Overlap, assignment, check_pair, contingency, match, partners, without_ignored
 
 NAN = float("nan")
 # Hundredths divided, not steps of 0.05 added: 0.5 + 0.05 + 0.05 is not the double that an IoU of 6/10 is.
@@ -33,7 +33,7 @@ def object_overlap(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.
     """
     check_pair(labels_true, labels_pred, ignore)
     if ignore is not None and np.any(ignore):
-        labels_pred = _without_mostly_ignored(np.asarray(labels_pred), ignore)
+        labels_pred = without_ignored(labels_pred, ignore)
     return contingency(labels_true, labels_pred, ignore)
 
 
@@ -156,14 +156,6 @@ def count_error(labels_true: np.ndarray, labels_pred: np.ndarray, ignore: np.nda
     Pooled it is the mean over images. Truth empty: NaN, and the image is left out of the mean. Prediction empty: 1.
     """
     return quotient(_count_objects(object_overlap(labels_true, labels_pred, ignore)))
-
-
-def _without_mostly_ignored(labels_pred: np.ndarray, ignore: np.ndarray) -> np.ndarray:
-    inside = contingency(ignore, labels_pred)
-    ignored = np.zeros(len(inside.ids_pred))
-    on_ignored = inside.rows == 1
-    ignored[inside.columns[on_ignored]] = inside.pixels[on_ignored]
-    return np.where(np.isin(labels_pred, inside.ids_pred[2 * ignored > inside.areas_pred]), 0, labels_pred)
 
 
 def _count_matches(overlap: Overlap, *, threshold: float, strict: bool = False) -> np.ndarray:

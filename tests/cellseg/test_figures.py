@@ -6,7 +6,7 @@ import pytest
 from cellseg import figures
 from cellseg.figures import pictures
 from pipelines.errors import InputError
-from tests.cells import empty, merged_pair, missed_cell, one_cell, sparse_ids, two_touching
+from tests.cells import empty, extra_cell, merged_pair, missed_cell, one_cell, sparse_ids, two_touching
 
 
 def read(png):
@@ -50,6 +50,16 @@ def test_invented_cell_is_outlined_as_prediction_alone():
     true, pred, _ = lines(large(empty()), large(one_cell()))
     assert true == 0
     assert pred > 500
+
+
+def test_a_cell_where_the_truth_is_unknown_is_neither_found_nor_false():
+    truth, prediction = map(large, extra_cell())
+    ignore = np.zeros(truth.shape, bool)
+    ignore[:, 5 * 16 :] = True  # two of three columns of the false cell
+    _, false, _ = lines(truth, prediction)
+    true, pred, _ = lines(truth, prediction, ignore=ignore)
+    assert false > 500 and (true, pred) == (0, 0)
+    assert lines(truth, prediction, ignore=np.zeros_like(ignore)) == lines(truth, prediction)
 
 
 def test_merged_pair_shows_the_line_that_is_missing():
