@@ -29,7 +29,7 @@ class Data(Section):
     images: str | None = None
     labels: str | None = None
     series: bool = False
-    truth: Literal["gold", "silver", "markers"] = "gold"
+    truth: Literal["gold", "silver", "markers", "auto"] = "gold"
     sequence: str | None = None
     kind: Literal["all", "fluorescence", "stained"] = "all"
     channels: Literal["grey", "rgb"] | list[int] | None = None

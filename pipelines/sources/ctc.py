@@ -24,6 +24,7 @@ TRUTHS = {
     "silver": ("_ST/SEG", "man_seg"),
     "markers": ("_GT/TRA", "man_track"),
 }
+AUTO = "auto"
 TRACKS = "man_track.txt"
 SEQUENCE = re.compile(r"\d+")
 # Diameter of the disc around the marker of an unannotated cell, in diameters of the median annotated one: wide enough
@@ -43,8 +44,9 @@ def find(source: Path | str, *, truth: str = "gold", sequence: str | int | None 
 
     Args:
         source: Data-set folder, which holds 01/tNNN.tif and 01_GT/SEG, 01_GT/TRA or 01_ST/SEG.
-        truth: "gold" (by hand, often few frames, and not every cell of them), "silver" (computed, every cell) or
-            "markers" (01_GT/TRA: one blob a cell, not its outline).
+        truth: "gold" (by hand, often few frames, and not every cell of them), "silver" (computed, every cell),
+            "markers" (01_GT/TRA: one blob a cell, not its outline), or "auto": silver where every sequence has it,
+            otherwise gold.
         sequence: Only this one, "01" or 1; None takes all.
 
     Returns:
@@ -55,10 +57,14 @@ def find(source: Path | str, *, truth: str = "gold", sequence: str | int | None 
         InputError: An unknown truth, a truth folder without files, a truth file without image, two folders of one
             number (01 and 1), a table of tracks that contradicts itself.
     """
-    if truth not in TRUTHS:
-        raise InputError(f"data.truth is '{truth}'.{nearest(str(truth), TRUTHS)} Known: {', '.join(TRUTHS)}.")
+    known = [*TRUTHS, AUTO]
+    if truth not in known:
+        raise InputError(f"data.truth is '{truth}'.{nearest(str(truth), known)} Known: {', '.join(known)}.")
     source = Path(source)
-    return [item for name in _sequences(source, sequence) for item in _items(source, name, truth)]
+    names = _sequences(source, sequence)
+    if truth == AUTO:
+        truth = "silver" if all((source / f"{name}{TRUTHS['silver'][0]}").is_dir() for name in names) else "gold"
+    return [item for name in names for item in _items(source, name, truth)]
 
 
 def tracks_file(source: Path | str, sequence: str) -> Path | None:

@@ -105,7 +105,7 @@ def test_the_experiment_for_any_sequence(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments", ignore=shutil.ignore_patterns("data"))
     monkeypatch.setenv("CELLSEG_DATA", str(folder))
     grid = "tuning.instances={sigma:\\ [1.0]}"
-    commands.run("cellseg-train experiments/ctc.yaml data.truth=silver --out run", tmp_path, also=f"{SHORT} {grid}")
+    commands.run("cellseg-train experiments/ctc.yaml --out run", tmp_path, also=f"{SHORT} {grid}")
     assert (tmp_path / "run" / "report.html").exists()
 
 

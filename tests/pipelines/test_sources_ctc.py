@@ -57,6 +57,13 @@ def test_gold_gives_only_its_frames(data):
     assert items[1].files[2:] == tuple(data / "01_GT" / "TRA" / name for name in ("man_track003.tif", "man_track.txt"))
 
 
+def test_auto_is_silver_where_every_sequence_has_it_otherwise_gold(data):
+    assert [item.name for item in find(data, truth="auto")] == [item.name for item in find(data, truth="gold")]
+    assert [item.files for item in find(data, truth="auto", sequence="01")] == [
+        item.files for item in find(data, truth="silver", sequence="01")
+    ]
+
+
 @pytest.mark.parametrize(("truth", "label"), [("silver", 22), ("markers", 2)])
 @pytest.mark.parametrize("sequence", ["01", 1, "1"])
 def test_silver_and_markers_of_one_sequence(data, truth, label, sequence):
