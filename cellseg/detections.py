@@ -92,6 +92,7 @@ def draw(
     min_visible: float = 0.5,
     min_size: int = 0,
     border: Literal["keep", "drop"] = "keep",
+    margin: int = 0,
 ) -> np.ndarray:
     """Labels of the cells that were found: the best score first, each on the pixels that are still free.
 
@@ -104,6 +105,7 @@ def draw(
             found twice.
         min_size: Smaller cells are dropped, in pixels; 0 and 1 keep all.
         border: `drop` leaves out the cells that touch the image border.
+        margin: Cells that lie wholly within so many pixels of the image border are left out.
 
     Returns:
         int32 (H, W), 0 = background, 1..n in the order in which a scan by rows meets them. A cell is one connected
@@ -122,6 +124,7 @@ def draw(
         min_visible=min_visible,
         min_size=min_size,
         border=border,
+        margin=margin,
     )[0]
 
 
@@ -133,9 +136,10 @@ def drawn(
     min_visible: float = 0.5,
     min_size: int = 0,
     border: Literal["keep", "drop"] = "keep",
+    margin: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `draw`, with the number of the detection that each label 1..n comes from, int (n,)."""
-    _check(mask_threshold, min_visible, min_size)
+    _check(mask_threshold, min_visible, min_size, margin)
     labels = np.zeros(detections.shape, np.int32)
     found: list[int] = []
     for index in np.flatnonzero(detections.scores >= threshold):
@@ -147,6 +151,8 @@ def drawn(
             continue
         piece = _largest_piece(free)
         if np.count_nonzero(piece) < max(min_size, 1) or (border == "drop" and _touches(piece, window, labels.shape)):
+            continue
+        if margin and not _reaches_inside(piece, window, labels.shape, margin):
             continue
         found.append(int(index))
         labels[window][piece] = len(found)
@@ -221,6 +227,15 @@ def _touches(piece: np.ndarray, window: tuple[slice, slice], shape: tuple[int, .
     return any(at_border and bool(side.any()) for at_border, side in sides)
 
 
+def _reaches_inside(piece: np.ndarray, window: tuple[slice, slice], shape: tuple[int, ...], margin: int) -> bool:
+    """Whether a piece of a window has a pixel farther than `margin` px from the border of the image."""
+    (top, bottom), (left, right) = (
+        (max(margin - side.start, 0), max(length - margin - side.start, 0))
+        for side, length in zip(window, shape, strict=True)
+    )
+    return bool(piece[top:bottom, left:right].any())
+
+
 def _in_scan_order(labels: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ids, first = np.unique(labels, return_index=True)
     ids = ids[ids > 0]
@@ -254,9 +269,11 @@ def _share(detections: Detections, first: int, second: int) -> float:
     return float(np.count_nonzero(one & two) / smaller)
 
 
-def _check(mask_threshold: float, min_visible: float, min_size: int) -> None:
+def _check(mask_threshold: float, min_visible: float, min_size: int, margin: int) -> None:
     for name, value in (("mask_threshold", mask_threshold), ("min_visible", min_visible)):
         if not 0 <= value <= 1:
             raise InputError(f"instances.{name} must be in [0, 1], got {value}.")
     if min_size < 0:
         raise InputError(f"min_size must be >= 0 pixels, got {min_size}.")
+    if margin < 0:
+        raise InputError(f"margin must be >= 0 pixels, got {margin}.")

@@ -26,6 +26,7 @@ def components(
     min_size: int = 0,
     fill_holes: bool = False,
     border: Border = "keep",
+    margin: int = 0,
     connectivity: Literal[4, 8] = 8,
 ) -> np.ndarray:
     """Every connected piece of the foreground is one cell; touching cells become one.
@@ -38,6 +39,8 @@ def components(
         fill_holes: Background enclosed by foreground becomes foreground, before pieces are told apart: a piece
             that lies in the hole of another joins it.
         border: `drop` leaves out the cells that touch the image border, which show a part of themselves alone.
+        margin: Cells that lie wholly within so many pixels of the image border are left out: the truth of the Cell
+            Tracking Challenge has none there, outside of its field of interest.
         connectivity: 8 joins pixels that touch at a corner, as scikit-image and MATLAB's bwlabel do; 4 does not
             (scipy.ndimage).
 
@@ -48,10 +51,10 @@ def components(
     Raises:
         InputError: not a 2-D float or bool array, a NaN, or an option outside its range.
     """
-    check_probability(probability, connectivity, min_size)
+    check_probability(probability, connectivity, min_size, margin)
     mask = _mask(probability, threshold, fill_holes, connectivity)
     _, labels = cv2.connectedComponents(mask, connectivity=connectivity, ltype=cv2.CV_32S)
-    return _number(labels, min_size, border)
+    return _number(labels, min_size, border, margin)
 
 
 def watershed(
@@ -62,6 +65,7 @@ def watershed(
     min_size: int = 0,
     fill_holes: bool = False,
     border: Border = "keep",
+    margin: int = 0,
     sigma: float = 1.0,
     depth: float = 0.75,
 ) -> np.ndarray:
@@ -76,7 +80,7 @@ def watershed(
         inner: Not used.
         threshold: Foreground is probability >= threshold.
         min_size: Smaller cells are dropped, in pixels; 0 and 1 keep all.
-        fill_holes, border: As in `components`.
+        fill_holes, border, margin: As in `components`.
         sigma: Gaussian smoothing of the distances, in pixels; 0 = none. Rough outlines make false hills.
         depth: How far a hill must rise above the pass to its higher neighbour to be a cell of its own, in pixels.
 
@@ -90,9 +94,9 @@ def watershed(
     Reference:
         Beucher, Lantuejoul 1979; scikit-image's `watershed` and `h_maxima`.
     """
-    check_probability(probability, 8, min_size)
+    check_probability(probability, 8, min_size, margin)
     cut = Necks(sigma=sigma, depth=depth)
-    return _cut_mask(_mask(probability, threshold, fill_holes, 8), cut, None, min_size, border)
+    return _cut_mask(_mask(probability, threshold, fill_holes, 8), cut, None, min_size, border, margin)
 
 
 def seeded(
@@ -103,6 +107,7 @@ def seeded(
     min_size: int = 0,
     fill_holes: bool = False,
     border: Border = "keep",
+    margin: int = 0,
     sigma: float = 1.0,
     depth: float = 0.05,
     seed_threshold: float = 0.3,
@@ -119,7 +124,7 @@ def seeded(
         inner: float (H, W) in [0, 1], high in the middle of each cell, from `cellseg.answers.inner`.
         threshold: Foreground is probability >= threshold.
         min_size: Smaller cells are dropped, in pixels; 0 and 1 keep all.
-        fill_holes, border: As in `components`.
+        fill_holes, border, margin: As in `components`.
         sigma: Gaussian smoothing of `inner`, in pixels; 0 = none.
         depth: A hill is a seed if it rises more than this above the pass to a higher one, in units of `inner`.
         seed_threshold: How high a seed must be at least, after smoothing.
@@ -134,10 +139,10 @@ def seeded(
     Reference:
         Meyer, Beucher 1990; scikit-image's `watershed` and `reconstruction`.
     """
-    check_probability(probability, 8, min_size)
+    check_probability(probability, 8, min_size, margin)
     check_inner(inner, probability.shape)
     cut = Seeds(sigma=sigma, depth=depth, seed_threshold=seed_threshold)
-    return _cut_mask(_mask(probability, threshold, fill_holes, 8), cut, inner, min_size, border)
+    return _cut_mask(_mask(probability, threshold, fill_holes, 8), cut, inner, min_size, border, margin)
 
 
 def connected(mask: np.ndarray, connectivity: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -194,7 +199,7 @@ def cut_pieces(
 class Census:
     """How large every label is and where a scan by rows meets it first, from which its final number follows.
 
-    Labels at the image border are told apart with `mark`.
+    Labels at the image border are told apart with `mark` and `look_inside`.
 
     Args:
         num_labels: Labels lie in 0..num_labels - 1.
@@ -204,12 +209,24 @@ class Census:
         self._areas = np.zeros(num_labels, np.int64)
         self._first = np.full(num_labels, np.iinfo(np.int64).max)
         self._marked = np.zeros(num_labels, bool)
+        self._inside: np.ndarray | None = None
 
     def mark(self, labels: np.ndarray, *, top: bool = True, bottom: bool = True) -> None:
         """Note the labels at the border of an image, or of some whole rows of it: its first ones, its last ones?"""
         for edge, there in ((labels[0], top), (labels[-1], bottom), (labels[:, 0], True), (labels[:, -1], True)):
             if there:
                 self._marked[edge] = True
+
+    def look_inside(self, labels: np.ndarray, margin: int, *, first: int = 0, height: int | None = None) -> None:
+        """Note the labels with a pixel beyond the margin of an image, of which these are the rows from `first`.
+
+        Once this was called, all others are dropped.
+        """
+        if self._inside is None:
+            self._inside = np.zeros(len(self._areas), bool)
+        last = (first + len(labels) if height is None else height) - margin - first
+        rows = slice(max(margin - first, 0), max(last, 0))
+        self._inside[labels[rows, margin : max(labels.shape[1] - margin, 0)]] = True
 
     def add(self, labels: np.ndarray, *, offset: int = 0) -> None:
         """Count the labels of an image, or of some rows of it: `offset` is the number of pixels before them."""
@@ -229,14 +246,15 @@ class Census:
         np.minimum(self._first[span], first, out=self._first[span])
 
     def numbers(self, min_size: int) -> np.ndarray:
-        """int32 (num_labels,), the final number of each label: in scan order from 1; 0 for small and marked ones."""
-        kept = np.flatnonzero((self._areas >= max(min_size, 1)) & ~self._marked)
+        """int32 (num_labels,), the final number of each label: in scan order from 1; 0 for those that are dropped."""
+        dropped = self._marked if self._inside is None else self._marked | ~self._inside
+        kept = np.flatnonzero((self._areas >= max(min_size, 1)) & ~dropped)
         numbers = np.zeros(len(self._areas), np.int32)
         numbers[kept[np.argsort(self._first[kept])]] = np.arange(1, len(kept) + 1)
         return numbers
 
 
-def check_probability(probability: np.ndarray, connectivity: int = 8, min_size: int = 0) -> None:
+def check_probability(probability: np.ndarray, connectivity: int = 8, min_size: int = 0, margin: int = 0) -> None:
     """Raise InputError for what is no probability or bool mask (H, W), and for options outside their range."""
     if probability.ndim != 2 or probability.size == 0:
         raise InputError(f"A probability must be (H, W) and not empty, got shape {probability.shape}.")
@@ -251,6 +269,8 @@ def check_probability(probability: np.ndarray, connectivity: int = 8, min_size: 
         raise InputError(f"connectivity must be 4 or 8, got {connectivity}.")
     if min_size < 0:
         raise InputError(f"min_size must be >= 0 pixels, got {min_size}.")
+    if margin < 0:
+        raise InputError(f"margin must be >= 0 pixels, got {margin}.")
 
 
 def check_inner(inner: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -270,10 +290,12 @@ def _mask(probability: np.ndarray, threshold: float, fill_holes: bool, connectiv
     return _fill(mask, connectivity) if fill_holes else mask
 
 
-def _cut_mask(mask: np.ndarray, cut: Cut, inner: np.ndarray | None, min_size: int, border: Border) -> np.ndarray:
+def _cut_mask(
+    mask: np.ndarray, cut: Cut, inner: np.ndarray | None, min_size: int, border: Border, margin: int
+) -> np.ndarray:
     count, pieces, boxes = connected(mask, 8)
     cut_pieces(pieces, np.arange(1, count), boxes[1:], cut, first=count, inner=inner)
-    return _number(pieces, min_size, border)
+    return _number(pieces, min_size, border, margin)
 
 
 def _fill(mask: np.ndarray, connectivity: int) -> np.ndarray:
@@ -284,12 +306,14 @@ def _fill(mask: np.ndarray, connectivity: int) -> np.ndarray:
     return np.where((mask == 0) & np.isin(outside, reaches), 0, 1).astype(np.uint8)
 
 
-def _number(labels: np.ndarray, min_size: int, border: Border) -> np.ndarray:
-    """Drop small pieces, and number the rest in scan order (OpenCV's own order goes by 2x2 blocks)."""
+def _number(labels: np.ndarray, min_size: int, border: Border, margin: int) -> np.ndarray:
+    """Drop what is small or at the border, number the rest in scan order (OpenCV's own order goes by 2x2 blocks)."""
     census = Census(int(labels.max(initial=0)) + 1)
     census.add(labels)
     if border == "drop":
         census.mark(labels)
+    if margin:
+        census.look_inside(labels, margin)
     return census.numbers(min_size)[labels]
 
 

@@ -176,6 +176,8 @@ def label_rows(
         census.add(found, offset=first * width)
         if settings["border"] == "drop":
             census.mark(found, top=first == 0, bottom=end == height)
+        if settings["margin"]:
+            census.look_inside(found, settings["margin"], first=first, height=height)
     return Labelled(labels, census.numbers(settings["min_size"])[numbers])
 
 

@@ -66,6 +66,8 @@ def test_numbers_follow_the_scan_and_tell_which_detection_it_was():
         ({"threshold": 0.5, "min_visible": 0.51}, [16, 16]),
         ({"threshold": 0.5, "min_visible": 0, "min_size": 13}, [16, 16]),
         ({"threshold": 0.5, "border": "drop"}, [16]),
+        ({"threshold": 0.5, "margin": 3}, [16, 16, 12]),
+        ({"threshold": 0.5, "margin": 4}, [16]),
     ],
 )
 def test_which_cells_are_drawn(options, areas):

@@ -323,6 +323,27 @@ def test_cells_at_the_border_are_kept_or_dropped(name):
     assert dropped.max() == 2 and dropped[1, 9] == 1 and dropped[5, 5] == 2 and np.count_nonzero(dropped) == 8
 
 
+@pytest.mark.parametrize("name", [name for name in INSTANCES if name not in DETECTIONS])
+def test_cells_wholly_in_the_margin_are_left_out(name):
+    mask = np.zeros((20, 24), np.float32)
+    mask[1:3, 8:10] = mask[17:19, 8:10] = mask[8:10, 1:3] = mask[8:10, 21:23] = 1  # within 3 px of each side
+    mask[1:4, 14:16] = 1  # its last row is the fourth of the image
+    mask[8:10, 8:10] = 1
+    assert [INSTANCES[name](mask, mask, margin=margin).max() for margin in (0, 1, 2, 3, 4, 9, 10)] == [
+        6,
+        6,
+        6,
+        2,
+        1,
+        1,
+        0,
+    ]
+    labels = INSTANCES[name](mask, mask, margin=3)
+    assert labels[3, 14] == 1 and labels[8, 8] == 2 and np.count_nonzero(labels) == 10
+    with pytest.raises(InputError, match="margin must be >= 0 pixels, got -1"):
+        INSTANCES[name](mask, mask, margin=-1)
+
+
 def test_of_a_cut_piece_the_cell_at_the_border_alone_is_dropped():
     foreground, inner = bumps((20, 5), (20, 17))
     assert seeded(foreground, inner).max() == 2 and components(foreground, border="drop").max() == 0

@@ -67,9 +67,11 @@ def test_watershed_by_strips_is_that_of_the_whole(folder, mask, rows, fill_holes
     st.sampled_from([0, 3]),
     st.sampled_from([0.0, 1.0]),
     st.sampled_from(["keep", "drop"]),
+    st.integers(0, 4),
 )
-def test_seeded_by_strips_is_that_of_the_whole(folder, eighths, rows, fill_holes, min_size, sigma, border):
-    options = {"fill_holes": fill_holes, "min_size": min_size, "sigma": sigma, "border": border, "threshold": 0.3}
+def test_seeded_by_strips_is_that_of_the_whole(folder, eighths, rows, fill_holes, min_size, sigma, border, margin):
+    options = {"fill_holes": fill_holes, "min_size": min_size, "sigma": sigma, "border": border, "margin": margin}
+    options["threshold"] = 0.3
     inner = (eighths / 8).astype(np.float32)
     expected = INSTANCES["seeded"](inner, inner, **options)
     np.testing.assert_array_equal(streamed(inner, folder, rows=rows, name="seeded", inner=inner, **options), expected)
@@ -140,6 +142,7 @@ SCENES = {
         ("components", {}),
         ("components", {"connectivity": 4, "fill_holes": True, "min_size": 20}),
         ("components", {"border": "drop"}),
+        ("components", {"margin": 70}),  # more than a strip
         ("watershed", {"min_size": 20}),
         ("watershed", {"fill_holes": True, "sigma": 2.0, "border": "drop"}),
     ],
