@@ -121,8 +121,9 @@ def test_every_method_has_said_which_of_its_options_are_sizes():
             if one.kind is one.KEYWORD_ONLY and isinstance(one.default, int | float) and one.default is not False
         }
         assert POWERS[name].keys() <= numbers
+        # The margin is one of the image, however large its cells are.
         assert numbers - POWERS[name].keys() <= {
-            "threshold", "connectivity", "depth", "seed_threshold", "mask_threshold", "min_visible"
+            "threshold", "connectivity", "margin", "depth", "seed_threshold", "mask_threshold", "min_visible"
         }  # fmt: skip
 
 
