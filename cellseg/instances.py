@@ -40,7 +40,7 @@ def components(
             that lies in the hole of another joins it.
         border: `drop` leaves out the cells that touch the image border, which show a part of themselves alone.
         margin: Cells that lie wholly within so many pixels of the image border are left out: the truth of the Cell
-            Tracking Challenge has none there, outside of its field of interest.
+            Tracking Challenge has hardly any there, outside of its field of interest.
         connectivity: 8 joins pixels that touch at a corner, as scikit-image and MATLAB's bwlabel do; 4 does not
             (scipy.ndimage).
 
