@@ -63,12 +63,22 @@ def recipe(run: Path) -> str:
     lines.append(f"   (of each shard in {runs.DATA}, of each raw file in the shards' {MANIFEST})")
     lines += ["", f"4. Seed {experiment.seed}, which is in the file:"]
     lines.append(f"   cellseg-train {run / runs.EXPERIMENT} --out NEW")
+    again = _tuned_again(run)
+    if again:
+        lines += ["", f"5. Tuned again on {again.get('date')}, with git {again.get('git')}: {again.get('command')}"]
     lines += [
         "",
         "With the same code, packages, processor and number of threads the weights agree to rounding; a GPU adds",
     ]
     lines += ["up in another order from run to run.", ""]
     return "\n".join(lines)
+
+
+def _tuned_again(run: Path) -> Mapping[str, str]:
+    """What `threshold.json` notes of a tuning after the training; {} if there was none."""
+    threshold = runs.read_json(run, runs.THRESHOLD) if (run / runs.THRESHOLD).is_file() else {}
+    again = threshold.get("tuned_again") if isinstance(threshold, dict) else None
+    return again if isinstance(again, dict) else {}
 
 
 def changed(run: Path) -> list[str]:

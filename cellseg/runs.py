@@ -289,13 +289,23 @@ def write_json(folder: Path, name: str, content: dict | list) -> None:
     write_text(folder, name, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def now() -> dict[str, str]:
+    """The date, the command and the git revision of what is being done."""
+    return {
+        "date": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %z}",
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "git": _revision(),
+    }
+
+
 def environment() -> str:
     """Where and with what this program runs: command, versions, processor, git revision."""
     versions = [f"{name} {_version(name)}" for name in PACKAGES]
+    this = now()
     lines = [
-        f"date: {datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %z}",
-        f"command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
-        f"cellseg: {_version('cellseg')}, git {_revision()}",
+        f"date: {this['date']}",
+        f"command: {this['command']}",
+        f"cellseg: {_version('cellseg')}, git {this['git']}",
         f"python: {platform.python_version()} on {platform.platform()}",
         f"processor: {_processor()}, {os.cpu_count()} cores",
         f"CELLSEG_DATA: {os.environ.get(experiments.DATA_ROOT, 'not set')}",

@@ -239,7 +239,8 @@ def tune_again(
 ) -> dict:
     """Choose threshold and instance options of a finished run for another measure, without training.
 
-    `threshold.json`, the scores of validation and test images and the report are written again, when all is scored.
+    `threshold.json`, the scores of validation and test images and the report are written again, when all is scored;
+    `threshold.json` notes when it was, and with which revision.
 
     Args:
         path: The run folder; its threshold need not be there.
@@ -264,7 +265,8 @@ def tune_again(
     loaded.use(tuned.choice.threshold, tuned.choice.instances)
     say("scoring validation and test images")
     scored = scoring.score_held_out(loaded, reader, progress=progress)
-    runs.write_json(path, runs.THRESHOLD, tuned.as_dict())
+    runs.write_json(path, runs.THRESHOLD, tuned.as_dict() | {"tuned_again": runs.now()})
+    runs.write_text(path, reproduction.RECIPE, reproduction.recipe(path))
     scored.write(path)
     write_report(path)
     return scored.scores["test"] | scored.baselines

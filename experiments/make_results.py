@@ -83,6 +83,7 @@ def collect(run: Path, name: str, *, protocol: bool = False) -> dict:
         "threshold": one.threshold["threshold"],
         "instances": one.threshold.get("instances", {}),
         "tuned_for": one.threshold["measure"],
+        "tuned_again": one.threshold.get("tuned_again"),  # after the training: when, and with which revision
         "scores": {
             split: {key: scores[split][key] for key in KEPT if scores[split].get(key) is not None}
             for split in ("test", "validation")

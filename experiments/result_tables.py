@@ -136,11 +136,13 @@ def facts(results: Sequence[Mapping]) -> str:
     size = f"{one['parameters'] / 1e6:.2f} million weights, " if one.get("parameters") else ""
     epochs = f"{one['epochs']} epochs, " if one.get("epochs") else ""
     chosen = "".join(f", {option} {value}" for option, value in one.get("instances", {}).items())
+    later = one.get("tuned_again")
+    again = f" (again on {later['date'].partition(' ')[0]}, git {later['git']})" if later else ""
     changed = f" With {'; '.join(one['changed'])}." if one.get("changed") else ""
     return (
         f"`{one['command']}` on {one['date']}, {one['hardware']}, git {one['git']}: {size}{epochs}{minutes} min of "
         f"training{memory}; threshold {one['threshold']:.3g}{chosen}, tuned on the validation images for "
-        f"{one['tuned_for']}.{changed}"
+        f"{one['tuned_for']}{again}.{changed}"
     )
 
 

@@ -88,6 +88,12 @@ def test_changed_keys_are_told():
     assert table.endswith("for dice. With train.epochs: 40 -> 3.")
 
 
+def test_a_later_tuning_is_told():
+    later = {"date": "2026-11-23 10:00 +0000", "git": "def", "command": "cellseg-evaluate RUN --tune dice"}
+    told = result_tables.facts([result(tuned_again=later)])
+    assert "for dice (again on 2026-11-23, git def)." in told and "again" not in result_tables.facts([result()])
+
+
 @pytest.mark.parametrize(
     ("dice", "more", "verdict"),
     [(0.96, {}, "yes"), (0.9, {}, "no"), (0.9, {"reason": "few images"}, "no: few images"), (None, {}, "undefined")],

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from cellseg import experiment as experiments
-from cellseg import figures, runs
+from cellseg import figures, reproduction, runs
 from cellseg.cli import shell
 from cellseg.cli.evaluate import evaluate, table
 from cellseg.mistakes import find_mistakes
@@ -479,6 +479,8 @@ def test_a_run_tuned_again_for_another_measure(tunable, tmp_path, capsys):
     assert json.loads(target.read_text())["measures"] == scores["test"]["measures"] and "note" not in scores
     report = (tunable / "report.html").read_text()
     assert "chosen on the validation images" in report and "2 combinations" in report
+    assert threshold["tuned_again"]["date"] in report and "done again after the training" in report
+    assert f"5. Tuned again on {threshold['tuned_again']['date']}" in (tunable / reproduction.RECIPE).read_text()
     assert capsys.readouterr().out.startswith("2 images")
 
 
