@@ -89,7 +89,7 @@ class TimeBudget(keras.callbacks.Callback):
         spent: The training was ended.
     """
 
-    kept = ("seconds", "_longest", "_longest_end")
+    kept = ("seconds", "spent", "_longest", "_longest_end")
 
     def __init__(self, hours: float | None):
         super().__init__()
@@ -115,6 +115,15 @@ class TimeBudget(keras.callbacks.Callback):
         self._longest_end = max(self._longest_end, now - self._steps_end)
         self._epoch_begin = now
         self._stop_unless_fits(self._longest)
+
+    def on_training_over(self, warnings: Warnings, epochs: int, of: int) -> None:
+        """Say that the time was too short, if it was."""
+        if self.spent and epochs < of:
+            warnings.say(
+                f"The training was ended in epoch {epochs} of {of}: its time was spent after {self.seconds / 60:.0f} "
+                "minutes (--hours, train.max_hours). The best network so far is kept. Give it more hours, or fewer "
+                "train.epochs: a schedule of the learning rate is laid out over all epochs."
+            )
 
     def _count(self) -> float:
         now = time.monotonic()

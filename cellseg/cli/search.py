@@ -33,6 +33,7 @@ def search(experiment, overrides, space, out, jobs, hours, resume):
 
     The first trial is the experiment as it stands. Each trial is a run folder, trials.csv lists them, and best.yaml is
     the experiment with the best values. KEY=VALUE overrides a key of the file. The last line on stdout is the folder.
+    SIGTERM, as Ctrl-C, ends the trials that run; --resume goes on with them.
     """
     if (experiment is None) == (resume is None):
         raise InputError("Give an EXPERIMENT.yaml to begin a search, or --resume DIR to go on with one.")
@@ -45,7 +46,7 @@ def search(experiment, overrides, space, out, jobs, hours, resume):
         raise InputError("cellseg-search needs optuna: pip install 'cellseg[search]'.") from error
     from cellseg import experiment as experiments
     from cellseg import search as searches
-    from cellseg import search_results, study
+    from cellseg import search_results, study, termination
 
     if resume is not None:
         if not (resume / study.EXPERIMENT).is_file():
@@ -58,7 +59,8 @@ def search(experiment, overrides, space, out, jobs, hours, resume):
         folder = out or Path("runs") / f"{checked.name}-search-{date}"
         checked, drawn = searches.begin(checked, folder, progress=shell.progress("images"))
     shell.say(f"{checked.name}: tensorboard --logdir {folder / search_results.TENSORBOARD} shows the trials")
-    shared = searches.go_on(checked, folder, jobs=jobs, hours=hours, say=shell.say)
+    with termination.heeded():
+        shared = searches.go_on(checked, folder, jobs=jobs, hours=hours, say=shell.say)
     click.echo(search_results.printed(search_results.table(shared, drawn, checked), drawn, folder))
     missing = search_results.without_narrow(shared, searches.section_of(checked)[0])
     if missing:

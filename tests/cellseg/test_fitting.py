@@ -276,11 +276,19 @@ def test_going_back_ends_after_three_times(tmp_path, reader, monkeypatch):
 
 
 def test_the_hours_of_a_sitting_end_it_within_an_epoch_with_its_best_weights(tmp_path, reader):
-    seconds = train(tmp_path, reader, {"epochs": 50, "steps_per_epoch": 500}, hours=1e-9)
+    warnings = callbacks.Warnings()
+    seconds = train(tmp_path, reader, {"epochs": 50, "steps_per_epoch": 500}, hours=1e-9, warnings=warnings)
     history = pd.read_csv(tmp_path / "work" / "history.csv")
     assert len(history) == 1 and seconds > 0
     assert (tmp_path / "work" / "model.keras").exists()
     assert Checkpoint.read(tmp_path / "work" / NAME).place.over
+    assert "ended in epoch 1 of 50: its time was spent" in warnings.messages[-1]
+    again = callbacks.Warnings()  # killed behind the last epoch, and resumed
+    train(tmp_path, reader, {"epochs": 50, "steps_per_epoch": 500}, go_on=True, warnings=again)
+    assert again.messages == warnings.messages
+    whole = callbacks.Warnings()
+    train(tmp_path / "whole", reader, {"epochs": 1}, warnings=whole)
+    assert not any("its time was spent" in message for message in whole.messages)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, reader):

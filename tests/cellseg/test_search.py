@@ -2,6 +2,7 @@ import functools
 import math
 import os
 import re
+import signal
 from unittest import mock
 
 import optuna
@@ -204,6 +205,33 @@ def test_a_trial_killed_before_it_could_tell_is_not_trained_again(source, tmp_pa
     shared = search.go_on(checked, tmp_path, launch=functools.partial(launch, train=once(train, 0)))
     assert [trial.state for trial in shared.trials] == [TrialState.COMPLETE] * 2
     assert shared.trials[0].value == pytest.approx(0.75 * (1 - 0.5**8))
+
+
+def test_sigterm_ends_the_trials_that_run_and_the_search_goes_on_later(source, tmp_path, monkeypatch):
+    class Running:
+        """A trial during which the search is asked to end."""
+
+        killed = False
+
+        def poll(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def kill(self):
+            Running.killed = True
+
+        def wait(self):
+            return -signal.SIGKILL
+
+    monkeypatch.setattr(search, "start", lambda *given: Running())
+    path = written(tmp_path, source, broad={"trials": 1}, narrow=None)
+    found = tmp_path / "found"
+    before = signal.getsignal(signal.SIGTERM)
+    assert shell.run(command.search, [str(path), "--out", str(found)]) == shell.TERMINATED
+    assert Running.killed and signal.getsignal(signal.SIGTERM) is before and (found / "trials.csv").is_file()
+    monkeypatch.setattr(search, "start", launch)
+    assert shell.run(command.search, ["--resume", str(found)]) == shell.OK
+    states = pd.read_csv(found / "trials.csv")["state"]
+    assert list(states) == ["finished"] * 2
 
 
 def once(train, number):
