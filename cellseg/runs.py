@@ -32,7 +32,7 @@ from cellseg import boxed
 from cellseg import experiment as experiments
 from cellseg.named import check_options
 from pipelines.errors import InputError
-from pipelines.files import check_free, whole_file, whole_folder
+from pipelines.files import check_free, followed, whole_file, whole_folder
 
 EXPERIMENT, MODEL, THRESHOLD, SCORES = "experiment.yaml", "model.keras", "threshold.json", "scores.json"
 DATA, WARNINGS, PICTURES, HISTORY = "data.json", "warnings.json", "pictures.json", "history.csv"
@@ -178,6 +178,7 @@ def replacing(folder: Path, *, overwrite: bool, begun: Mapping[str, str] = NOTHI
     Raises:
         InputError: an old run is there and may not be replaced, or is being trained.
     """
+    folder = followed(folder)
     asides = _asides(folder)
     if asides and not folder.exists():  # a kill came between putting it aside and making the new one
         os.replace(asides.pop(), folder)

@@ -136,7 +136,7 @@ def whole_folder(
     """Give a temporary folder beside `path`; on success move it to `path`, on any error remove it.
 
     Args:
-        path: Final name.
+        path: Final name; of a link, what it leads to.
         marker: File that every folder of this kind holds. Only a folder with this file, or an empty one, is
             ever replaced: `--overwrite` with a wrong path must not delete somebody's data.
         overwrite: Replace an existing folder of this kind. Its old content is there until the new one is whole.
@@ -150,7 +150,7 @@ def whole_folder(
     Raises:
         InputError: `path` exists and may not be replaced, or another process is writing it.
     """
-    path = Path(path)
+    path = followed(path)
     check_free(path, marker=marker, overwrite=overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _unfinished(path)
@@ -173,6 +173,12 @@ def whole_folder(
             if not ((interrupted or after_errors) and keep and (temporary / keep).is_file()):
                 shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def followed(path: Path | str) -> Path:
+    """What a link leads to, so that the link stays when its folder is replaced; any other path as it is."""
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _unfinished(path: Path) -> Path:

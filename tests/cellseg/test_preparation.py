@@ -112,6 +112,17 @@ def test_an_old_run_goes_when_the_new_one_is_done(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_link_to_a_run_stays_when_the_run_is_replaced(tmp_path):
+    target = old_run(tmp_path / "run")
+    (tmp_path / "links").mkdir()
+    link = tmp_path / "links" / "run"
+    link.symlink_to(target)
+    with runs.replacing(link, overwrite=True):
+        (link / "new").write_text("done")
+    assert link.is_symlink() and (target / "new").exists() and not (target / "report.html").exists()
+    assert [path.name for path in (tmp_path / "links").iterdir()] == ["run"]
+
+
 def test_a_killed_process_may_have_had_our_number(tmp_path):
     """In containers most have the same."""
     folder = old_run(tmp_path / "run")

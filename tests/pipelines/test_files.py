@@ -116,6 +116,20 @@ def test_existing_folder_needs_overwrite_and_is_replaced_whole(tmp_path):
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_stays_when_what_it_leads_to_is_replaced(tmp_path, there):
+    (tmp_path / "disk").mkdir()
+    target = tmp_path / "disk" / "out"
+    if there:
+        target.mkdir()
+        (target / "manifest.json").write_text("old")
+    (tmp_path / "out").symlink_to(target)
+    with whole_folder(tmp_path / "out", marker="manifest.json", overwrite=True) as temporary:
+        (temporary / "manifest.json").write_text("new")
+    assert (tmp_path / "out").is_symlink() and (target / "manifest.json").read_text() == "new"
+    assert (names(tmp_path), names(tmp_path / "disk")) == (["disk", "out"], ["out"])
+
+
 KILLED_BEFORE = """
 import os, signal, sys
 from pipelines.files import whole_folder
