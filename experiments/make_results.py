@@ -83,7 +83,7 @@ def collect(run: Path, name: str, *, protocol: bool = False) -> dict:
         "threshold": one.threshold["threshold"],
         "instances": one.threshold.get("instances", {}),
         "tuned_for": one.threshold["measure"],
-        "tuned_again": one.threshold.get("tuned_again"),  # after the training: when, and with which revision
+        "tuned_again": _later(one.threshold),
         "scores": {
             split: {key: scores[split][key] for key in KEPT if scores[split].get(key) is not None}
             for split in ("test", "validation")
@@ -250,6 +250,12 @@ def _stem(name: str, seed: int, *, protocol: bool) -> str:
 
 def _command(name: str, seed: int, *, protocol: bool) -> str:
     return f"make results NAME={name}" + (f" SEED={seed}" if seed else "") + " PROTOCOL=report" * protocol
+
+
+def _later(threshold: Mapping) -> dict[str, str] | None:
+    """When and with which revision a run was tuned again after its training; the command names folders."""
+    again = threshold.get("tuned_again")
+    return again and {key: again[key] for key in ("date", "git")}
 
 
 def _flat(content: object, key: str = "") -> dict[str, object]:

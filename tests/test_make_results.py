@@ -47,6 +47,14 @@ def test_what_is_stored(finished, tmp_path):
     assert (tmp_path / "results" / "known-curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_later_tuning_is_stored_without_its_folders(finished, tmp_path):
+    again = {"date": "2026-11-23 10:00 +0000", "git": "def", "command": "cellseg-evaluate /my/runs/known --tune dice"}
+    threshold = runs.read_json(finished, runs.THRESHOLD)
+    assert make_results.collect(finished, "known")["tuned_again"] is None
+    runs.write_json(finished, runs.THRESHOLD, {**threshold, "tuned_again": again})
+    assert make_results.collect(finished, "known")["tuned_again"] == {"date": again["date"], "git": "def"}
+
+
 def test_another_seed_has_a_file_of_its_own(finished, tmp_path):
     resolved = yaml.safe_load((finished / runs.EXPERIMENT).read_text()) | {"seed": 3}
     runs.write_text(finished, runs.EXPERIMENT, yaml.safe_dump(resolved))
