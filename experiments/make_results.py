@@ -109,7 +109,7 @@ def changes(name: str, experiment: experiments.Experiment) -> list[str]:
     told = []
     for key in sorted(written.keys() | used.keys()):
         # Weights that follow the data are numbers in the run, and its paths are absolute.
-        computed = key.startswith("loss.") and written.get(key) is None
+        computed = key.startswith("loss.") and written.get(key) in (None, "frequency")
         if written.get(key) != used.get(key) and not computed and key not in (*SETTLED, "data.source", "split.file"):
             told.append(f"{key}: {written.get(key)} -> {used.get(key)}")
     return told

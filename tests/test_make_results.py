@@ -73,6 +73,16 @@ def test_keys_that_were_changed_are_stored(finished, tmp_path):
     assert found["changed"] == ["train.batch_size: 4 -> 7"]
 
 
+def test_class_weights_from_the_data_are_no_change(tmp_path, monkeypatch):
+    written = experiment(
+        loss={"name": "categorical_ce", "class_weights": "frequency"}, target={"name": "foreground", "softmax": True}
+    )
+    (tmp_path / "known.yaml").write_text(written.to_yaml())
+    monkeypatch.setattr(make_results, "HERE", tmp_path)
+    loss = {"name": "categorical_ce", "class_weights": [2.16, 0.65]}
+    assert make_results.changes("known", written.model_copy(update={"loss": loss})) == []
+
+
 def test_tuned_options_are_no_change(finished):
     chosen = runs.read_json(finished, runs.THRESHOLD) | {"instances": {"min_size": 50}}
     runs.write_json(finished, runs.THRESHOLD, chosen)
