@@ -15,6 +15,7 @@ import numpy as np
 
 from cellseg import answers
 from cellseg.thresholds import ThresholdCurve
+from cellseg.trainer import Trainer
 from pipelines.errors import InputError
 
 MONITOR = "val_dice"
@@ -214,7 +215,10 @@ class History(keras.callbacks.Callback):
 
 
 class AverageWeights(keras.callbacks.SwapEMAWeights):
-    """Puts the moving average of the weights into the network between one epoch and the next."""
+    """Puts the moving average of the weights into the network between one epoch and the next.
+
+    The trainer's moving statistics come with it; Mask R-CNN has none of its own.
+    """
 
     _ema_weights_in_model: bool
 
@@ -226,6 +230,11 @@ class AverageWeights(keras.callbacks.SwapEMAWeights):
         if not self._ema_weights_in_model:
             self._swap_variables()
             self._ema_weights_in_model = True
+
+    def _swap_variables(self):
+        super()._swap_variables()
+        if isinstance(self.model, Trainer):
+            self.model.statistics.swap()
 
 
 class AuxiliaryWeight(keras.callbacks.Callback):

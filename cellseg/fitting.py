@@ -18,7 +18,7 @@ from cellseg.checkpoints import Checkpoint, Place
 from cellseg.runs import HISTORY, MODEL
 from cellseg.sections import Phase, Train
 from cellseg.streams import stream
-from cellseg.trainer import set_l2
+from cellseg.trainer import Trainer, set_l2
 from pipelines.dataset import Batches
 from pipelines.files import whole_file
 
@@ -113,6 +113,8 @@ class Fitting:
             self.trainer.compile(optimizer, jit_compile=self.train.jit_compile)
             if not self.trainer.optimizer.built:  # Mask R-CNN's own `compile` has; loss scaling has no second time
                 self.trainer.optimizer.build(self.trainer.trainable_variables)
+            if not inside and isinstance(self.trainer, Trainer):
+                self.trainer.statistics.begin()
             self.watchers.divergence.begin_phase()
             before = checkpoint if inside else None
             last_phase = number == len(phases) - 1

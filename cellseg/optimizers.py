@@ -97,6 +97,18 @@ def exponential(*, learning_rate: float, epochs: int, steps_per_epoch: int, fact
     return keras.optimizers.schedules.ExponentialDecay(learning_rate, steps_per_epoch, factor)
 
 
+def warmed_up(momentum: float, step: Any) -> Any:
+    """The momentum of an average at a step (a float32 tensor, from 0): min(momentum, (1 + step) / (10 + step))."""
+    return keras.ops.minimum(momentum, (1.0 + step) / (AVERAGE_WARM_UP + step))
+
+
+def final_momentum(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """The momentum with which an optimiser averages the weights, when it has warmed up; None if it does not."""
+    if not optimizer.use_ema:
+        return None
+    return optimizer._final_momentum if hasattr(optimizer, "_final_momentum") else optimizer.ema_momentum
+
+
 def _kind(kind: type, shared: dict[str, Any]) -> type:
     """The optimiser's class; with an average of the weights, one whose average follows closely at first.
 
@@ -109,8 +121,7 @@ def _kind(kind: type, shared: dict[str, Any]) -> type:
     class Averaging(kind):
         @property
         def ema_momentum(self):
-            step = keras.ops.cast(self.iterations, "float32")
-            return keras.ops.minimum(self._final_momentum, (1.0 + step) / (AVERAGE_WARM_UP + step))
+            return warmed_up(self._final_momentum, keras.ops.cast(self.iterations, "float32"))
 
         @ema_momentum.setter
         def ema_momentum(self, value):

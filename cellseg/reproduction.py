@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cellseg import environment, runs
 from cellseg import experiment as experiments
-from cellseg import runs
 from pipelines.errors import InputError
 from pipelines.files import sha256
 from pipelines.shards.manifest import NAME as MANIFEST
@@ -53,7 +53,7 @@ def recipe(run: Path) -> str:
         kept = (run / CHANGES).is_file()
         then = f"git apply {run / CHANGES} (without files that git did not know)" if kept else "they were not kept"
         lines.append(f"   The working tree had uncommitted changes: {then}")
-    versions = [f"{name} {known[name]}" for name in runs.PACKAGES if name in known]
+    versions = [f"{name} {known[name]}" for name in environment.PACKAGES if name in known]
     lines += ["", f"2. Environment: python {known.get('python', 'unknown')}", f"   {', '.join(versions)}"]
     lines.append(f"   {known.get('processor', 'unknown processor')}; Keras backend {known.get('backend', 'unknown')}")
     source = experiment.data.source
@@ -83,8 +83,8 @@ def _tuned_again(run: Path) -> Mapping[str, str]:
 
 def changed(run: Path) -> list[str]:
     """What is different today from what the run was made with, a sentence each; [] if nothing is."""
-    then, now = facts(run), _facts(runs.environment())
-    names = ("git", "cellseg", "python", "processor", "backend", *runs.PACKAGES)
+    then, now = facts(run), _facts(environment.described())
+    names = ("git", "cellseg", "python", "processor", "backend", *environment.PACKAGES)
     told = [
         f"{name} was {then[name]}, is {now[name]}"
         for name in names

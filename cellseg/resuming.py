@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellseg import checkpoints, runs
+from cellseg import checkpoints, environment, runs
 from cellseg import experiment as experiments
 from cellseg.checkpoints import Checkpoint
 from cellseg.experiment import Experiment
@@ -137,7 +137,7 @@ def begun(given: Experiment, experiment: Experiment) -> dict[str, str]:
     """What a run folder begins with: the experiment, that as the user gave it, and where it is trained."""
     return {
         runs.EXPERIMENT: experiment.to_yaml(),
-        runs.ENVIRONMENT: runs.environment(),
+        runs.ENVIRONMENT: environment.described(),
         f"{runs.BACKUP}/{GIVEN}": given.to_yaml(),
     }
 
@@ -145,7 +145,7 @@ def begun(given: Experiment, experiment: Experiment) -> dict[str, str]:
 def note_again(run: Path) -> None:
     """Write down where and when a run went on, behind where it began."""
     before = (run / runs.ENVIRONMENT).read_text(encoding="utf-8")
-    runs.write_text(run, runs.ENVIRONMENT, f"{before}\nresumed\n{runs.environment()}")
+    runs.write_text(run, runs.ENVIRONMENT, f"{before}\nresumed\n{environment.described()}")
 
 
 def _flat(value: Any, key: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cellseg import reproduction, runs, yaml_text
+from cellseg import environment, reproduction, runs, yaml_text
 from pipelines.errors import InputError
 
 FINISHED, UNFINISHED, DAMAGED, PRUNED = "finished", "unfinished", "damaged", "pruned at epoch {}"
@@ -130,7 +130,7 @@ def different_keys(listed: Sequence[Listed]) -> dict[str, list[Any]]:
 
 def different_surroundings(listed: Sequence[Listed]) -> dict[str, list[Any]]:
     """What else is not the same: code, packages, processor, checksum of the shards."""
-    names = ("git", "cellseg", "python", "processor", "backend", *runs.PACKAGES)
+    names = ("git", "cellseg", "python", "processor", "backend", *environment.PACKAGES)
     every = []
     for one in listed:
         known = reproduction.facts(one.folder)

@@ -12,17 +12,12 @@ Making these files is the work of `cellseg.workflow`; predicting with them lives
 """
 
 import contextlib
-import datetime
 import fcntl
 import glob
-import importlib.metadata
 import itertools
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,16 +37,6 @@ OVER = ".backup.over"  # the name of backup/ while it is removed
 PRUNED = "pruned.json"  # a trial that its search has stopped: {"epoch": the last one}
 FOLDS = "folds.json"  # of a folder of runs that answer together, see cellseg.folds
 SHOWN = 500  # letters of what Keras says of a damaged model
-PACKAGES = (
-    "tensorflow",
-    "keras",
-    "openvino",
-    "numpy",
-    "albumentations",
-    "opencv-python-headless",
-    "scikit-image",
-    "scipy",
-)
 NOTHING: Mapping[str, str] = {}
 
 
@@ -288,66 +273,3 @@ def write_bytes(folder: Path, name: str, content: bytes) -> None:
 def write_json(folder: Path, name: str, content: dict | list) -> None:
     """Write one of the run's JSON files whole. NaN must already be None."""
     write_text(folder, name, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def now() -> dict[str, str]:
-    """The date, the command and the git revision of what is being done."""
-    return {
-        "date": f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %z}",
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git": _revision(),
-    }
-
-
-def environment() -> str:
-    """Where and with what this program runs: command, versions, processor, git revision."""
-    versions = [f"{name} {_version(name)}" for name in PACKAGES]
-    this = now()
-    lines = [
-        f"date: {this['date']}",
-        f"command: {this['command']}",
-        f"cellseg: {_version('cellseg')}, git {this['git']}",
-        f"python: {platform.python_version()} on {platform.platform()}",
-        f"processor: {_processor()}, {os.cpu_count()} cores",
-        f"CELLSEG_DATA: {os.environ.get(experiments.DATA_ROOT, 'not set')}",
-        f"backend: {os.environ.get('KERAS_BACKEND', 'tensorflow')}",
-        *versions,
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def peak_memory_mb() -> int | None:
-    """The most memory that this process has held so far; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, kB elsewhere
-    return round(most / (2**20 if sys.platform == "darwin" else 2**10))
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _revision() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown processor"

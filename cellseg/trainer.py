@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 
 from cellseg.losses import DeepSupervision
+from cellseg.moving_statistics import MovingStatistics
+from cellseg.optimizers import final_momentum
 from pipelines.files import whole_file
 
 AUXILIARY = re.compile(r"auxiliary\d+_logits$")
@@ -37,7 +39,9 @@ class Trainer(keras.Model):
         outputs = [network.get_layer(name).output for name in ("logits", *auxiliary)]
         # Of the input itself, and not of a list with it: Keras would warn of every other structure that it is given.
         self._logits = keras.Model(network.inputs[0], outputs if auxiliary else outputs[0])
+        self.statistics = MovingStatistics(network)
         self._saved = lambda: saved  # as an attribute, its weights would count as the trainer's own
+        self._average: float | None = None
         # All layers are built. Else `fit` takes a batch to build this one: on JAX, with threads, the first one is lost.
         self.built = True
 
@@ -51,9 +55,13 @@ class Trainer(keras.Model):
         if any(layer.compute_dtype == "float16" for layer in self.network.layers):
             optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.get(optimizer))
         super().compile(optimizer, **options)
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        self._average = final_momentum(inner)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The objective, plus the layers' own losses (L2)."""
+        """The objective, plus the layers' own losses (L2); in a step, moving statistics are averaged as weights are."""
+        if training and self._average is not None:
+            self.statistics.update(self._average)
         if self.auxiliary_weight is None:
             loss = self.objective(y, y_pred, sample_weight)
         else:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cellseg import evaluation, reproduction, runs, scoring, tuning
+from cellseg import environment, evaluation, reproduction, runs, scoring, tuning
 from cellseg.experiment import Experiment
 from cellseg.inference import LoadedRun, tiling
 from cellseg.networks import answer_size, network_for
@@ -145,7 +145,7 @@ def train(
             checkpoint=checkpoint,
             hours=hours,
         )
-        data |= {"training_minutes": round(seconds / 60, 2), "peak_memory_mb": runs.peak_memory_mb()}
+        data |= {"training_minutes": round(seconds / 60, 2), "peak_memory_mb": environment.peak_memory_mb()}
         runs.write_json(run, runs.DATA, data)
         runs.write_json(run, runs.WARNINGS, warnings.messages)
         for name in (runs.HISTORY, runs.MODEL):
@@ -265,7 +265,7 @@ def tune_again(
     loaded.use(tuned.choice.threshold, tuned.choice.instances)
     say("scoring validation and test images")
     scored = scoring.score_held_out(loaded, reader, progress=progress)
-    runs.write_json(path, runs.THRESHOLD, tuned.as_dict() | {"tuned_again": runs.now()})
+    runs.write_json(path, runs.THRESHOLD, tuned.as_dict() | {"tuned_again": environment.now()})
     runs.write_text(path, reproduction.RECIPE, reproduction.recipe(path))
     scored.write(path)
     write_report(path)

@@ -18,12 +18,12 @@ LAYERS = [
     | {"mistakes", "intervals", "pairing", "interchange"},
     {"sections"},
     {"experiment"},
-    {"networks", "runs", "preparation", "averaging", "workers"},
+    {"networks", "runs", "environment", "preparation", "averaging", "moving_statistics", "workers"},
     {"geometry", "export", "magnification", "predictors", "inference"},
     {"thresholds", "held_out", "tuning"},
-    {"callbacks", "checkpoints", "guards", "checkpointing"},
+    {"callbacks", "checkpoints", "guards", "checkpointing", "trainer"},
     {"dashboard", "dashboard_events", "dashboard_pictures", "tensorboard_server", "tensorboard_process"}
-    | {"detecting", "streams", "trainer", "transfer", "training_parts", "lockstep", "placement", "distribution"},
+    | {"detecting", "streams", "transfer", "training_parts", "lockstep", "placement", "distribution"},
     {"fitting", "training", "evaluation", "score_files", "classification", "report", "prediction", "following"}
     | {"score_tables"}
     | {"published", "comparison", "contenders", "run_list", "reproduction"}

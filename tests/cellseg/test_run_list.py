@@ -4,7 +4,7 @@ import json
 import pytest
 import yaml
 
-from cellseg import reproduction, run_list, runs
+from cellseg import environment, reproduction, run_list, runs
 from cellseg.cli import runs as command
 from cellseg.cli import shell
 from pipelines.errors import InputError
@@ -195,7 +195,7 @@ def test_uncommitted_changes_are_kept(tmp_path, monkeypatch):
 def test_what_has_changed_since_is_named(tmp_path, monkeypatch):
     run = write(tmp_path / "run")
     now = ENVIRONMENT.format(date="2027-01-01 00:00", name="run", git="def456", keras="3.16.0")
-    monkeypatch.setattr(runs, "environment", lambda: now)
+    monkeypatch.setattr(environment, "described", lambda: now)
     told = reproduction.changed(run)
     assert told[:2] == ["git was abc123, is def456", "keras was 3.15.1, is 3.16.0"]
     assert told[2:] == [f"the shard {tmp_path}/shards/run/train-000 has changed"]
