@@ -80,7 +80,7 @@ class Fitting:
         for callback in self.watchers.all():
             if isinstance(callback, guards.SmallValidation):
                 callback.on_training_over()
-        epochs = len((self.folder / HISTORY).read_text(encoding="utf-8").splitlines()) - 1  # one is the header
+        epochs = len((self.folder / HISTORY).read_text(encoding="utf-8").splitlines()) - 1  # but its header
         self.watchers.budget.on_training_over(self.watchers.warnings, epochs, self.train.total_epochs())
         best = self.folder / self.watchers.best.file
         if best.is_file():  # not if the end was interrupted just behind this
