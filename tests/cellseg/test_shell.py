@@ -1,4 +1,5 @@
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -80,6 +81,14 @@ def test_an_unknown_backend_is_explained(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "thano")
     with pytest.raises(InputError, match="KERAS_BACKEND is 'thano'. Known: tensorflow, jax, torch"):
         shell.quiet_tensorflow()
+
+
+@pytest.mark.parametrize(("given", "then"), [({}, "1"), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "0")])
+def test_onednn_is_on_unless_somebody_has_switched_it_off(given, then):
+    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"} | given
+    program = "import os, cellseg; print(os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout == f"{then}\n"
 
 
 def test_rooms_are_there_after_importing_the_package():
