@@ -34,7 +34,7 @@ class Scored:
     """What scoring the held-out images gives.
 
     Args:
-        scores: {"validation": as `Scores.result`, "test": the same}.
+        scores: {"validation": as `Scores.result`, "test": the same}, each with its own `Baselines.result`.
         baselines: As `Baselines.result`, of the test images.
         errors: As `ErrorAnalysis.result`, of the test images.
         pictures: PNG by file name in the run folder.
@@ -66,6 +66,7 @@ def score_held_out(
     for split in SCORED:
         looked_at = errors if split == "test" else None
         scores[split], baselines = _score_split(loaded, reader, split, progress, errors=looked_at)
+        scores[split] |= baselines
     pictures, captions = run_pictures.draw(loaded, reader, scores["test"]["per_image"])
     return Scored(scores, baselines, errors.result(), pictures, captions)
 
@@ -111,7 +112,7 @@ def score_run(
     result, baselines = _score_split(loaded, reader, split, progress, chosen, watch, errors)
     if measures is None and split in SCORED:
         scores = runs.read_json(path, runs.SCORES) if (path / runs.SCORES).is_file() else {}
-        runs.write_json(path, runs.SCORES, scores | {split: result} | (baselines if split == "test" else {}))
+        runs.write_json(path, runs.SCORES, scores | {split: result | baselines} | (baselines if split == "test" else {}))
         if errors is not None:
             runs.write_json(path, runs.ERRORS, errors.result())
         write_report(path)

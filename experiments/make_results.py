@@ -23,12 +23,13 @@ import pandas as pd
 
 from cellseg import experiment as experiments
 from cellseg import figures, reproduction, runs
+from cellseg.evaluation import BASELINES
 from experiments.result_tables import HERE, PAGE, STORED, definitions, score, tables, title, update
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
 # What of `scores.json` is stored: not the scores of single images.
-KEPT = ("images", "measures", "intervals", "parts", "probability", "classification")
+KEPT = ("images", "measures", "intervals", "parts", "probability", "classification", *BASELINES)
 SETTLED = ("seed", "data.shards")  # overrides that make no other experiment
 # cellseg-train of this checkout; the name is what a run notes as its command.
 PROGRAM = "import sys; sys.argv[0] = 'cellseg-train'; from cellseg.cli.train import main; main()"
@@ -81,6 +82,7 @@ def collect(run: Path, name: str, *, protocol: bool = False) -> dict:
         "parameters": runs.load_model(run / runs.MODEL).count_params(),
         "splits": one.data["splits"],
         "threshold": one.threshold["threshold"],
+        "decision": one.experiment.inference.decision,
         "instances": one.threshold.get("instances", {}),
         "tuned_for": one.threshold["measure"],
         "tuned_again": _later(one.threshold),

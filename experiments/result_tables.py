@@ -92,8 +92,9 @@ def experiment_table(definition: Mapping, results: Sequence[Mapping], *, folder:
         rows.append((f"ours, {definition['protocol']['title']}", _ours(protocol, columns, "validation")))
     for row in published_rows(definition):
         rows.append((f"published: {row.title}", [_printed(row.figures.get(column)) for column in columns]))
-    for key, name in BASELINES.items():
-        rows.append((name, [shown_number(_baseline(first, column, key), column) for column in columns]))
+    rows += _trivial_rows(first, columns, "test")
+    if definition.get("tuned") and first["validation"].keys() >= BASELINES.keys():  # not in results of November 2026
+        rows += _trivial_rows(first, columns, "validation", ", validation images")
     lines = markdown(["", *map(title, columns)], [[name, *cells] for name, cells in rows])
     if len(results) > 1:
         seeds = ", ".join(str(one["seed"]) for one in results)
@@ -137,12 +138,15 @@ def facts(results: Sequence[Mapping]) -> str:
     epochs = f"{one['epochs']} epochs, " if one.get("epochs") else ""
     chosen = "".join(f", {option} {value}" for option, value in one.get("instances", {}).items())
     later = one.get("tuned_again")
+    fixed = one.get("decision") == "argmax" and not chosen
+    tuned = "" if fixed else f", tuned on the validation images for {one['tuned_for']}"
+    # Of several channels the most probable one may decide; a threshold that is stored then says nothing.
+    decided = "the most probable channel" if one.get("decision") == "argmax" else f"threshold {one['threshold']:.3g}"
     again = f" (again on {later['date'].partition(' ')[0]}, git {later['git']})" if later else ""
     changed = f" With {'; '.join(one['changed'])}." if one.get("changed") else ""
     return (
         f"`{one['command']}` on {one['date']}, {one['hardware']}, git {one['git']}: {size}{epochs}{minutes} min of "
-        f"training{memory}; threshold {one['threshold']:.3g}{chosen}, tuned on the validation images for "
-        f"{one['tuned_for']}{again}.{changed}"
+        f"training{memory}; {decided}{chosen}{tuned}{again}.{changed}"
     )
 
 
@@ -210,7 +214,8 @@ def _verdict(results: Sequence[Mapping], figure: float, column: str, definition:
         return "undefined"
     mean = statistics.fmean(values)
     if (mean >= figure) if _higher(column) else (mean <= figure):
-        return "yes"
+        remark = definition.get("remarks", {}).get(column)
+        return f"yes, but {remark}" if remark else "yes"
     return f"no: {definition['reason']}" if "reason" in definition else "no"
 
 
@@ -238,20 +243,29 @@ def score(scores: Mapping, column: str) -> str:
 
 
 def _value(scores: Mapping, column: str) -> float | None:
-    """A column's value among the scores of a split; where it has no such part, that of all its images."""
+    """A column's value among the scores of a split; None where the split has no image of the column's part."""
     part, measure = _split(column)
     if part == "probability":
         return scores.get("probability", {}).get(measure)
-    of = scores.get("parts", {}).get(part, scores) if part else scores
+    of = scores.get("parts", {}).get(part, {}) if part else scores
     return of.get("measures", {}).get(measure)
 
 
-def _baseline(scores: Mapping, column: str, key: str) -> float | None:
+def _baseline(scores: Mapping, column: str, key: str, split: str = "test") -> float | None:
     part, measure = _split(column)
     if part == "probability":
         return None
-    of = scores["test"].get("parts", {}).get(part, {}) if part else scores
+    whole = scores if split == "test" else scores[split]
+    of = scores[split].get("parts", {}).get(part, {}) if part else whole
     return of.get(key, {}).get(measure)
+
+
+def _trivial_rows(scores: Mapping, columns: Sequence[str], split: str, told: str = "") -> list[tuple[str, list[str]]]:
+    """What the answers that need no network score on the images of a split."""
+    return [
+        (name + told, [shown_number(_baseline(scores, column, key, split), column) for column in columns])
+        for key, name in BASELINES.items()
+    ]
 
 
 def _trivial(scores: Mapping, column: str) -> float | None:

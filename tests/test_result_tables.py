@@ -52,8 +52,8 @@ def test_a_table_by_hand():
         ["", "dice", "pixel_error ↓", "dice, A", "v_rand, probability", "seg"],
         ["---"] * 6,
         ["**ours, test** (4 images)", "0.9000", "0.0500", "0.7000", "0.950", "–"],
-        # The validation images have no such part and no probability: all of them, and nothing.
-        ["ours, validation (scored what it was tuned on), 4 images", "0.9000", "0.0500", "0.9000", "–", "–"],
+        # The validation images have no such part, no probability and, here, no answers without a network.
+        ["ours, validation (scored what it was tuned on), 4 images", "0.9000", "0.0500", "–", "–", "–"],
         ["published: the report's", "0.9556", "0.069", "–", "–", "–"],
         ["all background", "0.0000", "0.2500", "0.0000", "–", "0.000"],
         ["all foreground", "0.1000", "0.7500", "0.5000", "–", "0.000"],
@@ -62,6 +62,26 @@ def test_a_table_by_hand():
         "`make results NAME=known` on 2026-11-22, two cores, git abc: 8.60 million weights, 7 epochs, 12 min of "
         "training, peak memory 2.0 GB; threshold 0.25, min_size 20, tuned on the validation images for dice."
     )
+
+
+def test_validation_images_have_trivial_answers_of_their_own():
+    one = result()
+    one["scores"]["validation"] = FOUR | {"baseline": {"dice": 0.02}, "baseline_foreground": {"dice": 0.3}}
+    table = experiment_table({"name": "known", "columns": ["dice"], "tuned": True}, [one])
+    assert cells(table)[-4:] == [
+        ["all background", "0.0000"],
+        ["all foreground", "0.1000"],
+        ["all background, validation images", "0.0200"],
+        ["all foreground, validation images", "0.3000"],
+    ]
+    assert "validation images |" not in experiment_table({"name": "known", "columns": ["dice"]}, [one])
+
+
+def test_the_most_probable_channel_has_no_threshold():
+    told = result_tables.facts([result(decision="argmax", instances={})])
+    assert told.endswith("min of training; the most probable channel.")
+    told = result_tables.facts([result(decision="argmax")])
+    assert told.endswith("the most probable channel, min_size 20, tuned on the validation images for dice.")
 
 
 def test_several_seeds_have_a_spread():
@@ -96,7 +116,13 @@ def test_a_later_tuning_is_told():
 
 @pytest.mark.parametrize(
     ("dice", "more", "verdict"),
-    [(0.96, {}, "yes"), (0.9, {}, "no"), (0.9, {"reason": "few images"}, "no: few images"), (None, {}, "undefined")],
+    [
+        (0.96, {}, "yes"),
+        (0.96, {"remarks": {"dice": "theirs is rounded"}}, "yes, but theirs is rounded"),
+        (0.9, {}, "no"),
+        (0.9, {"reason": "few images"}, "no: few images"),
+        (None, {}, "undefined"),
+    ],
 )
 def test_reached_or_not(dice, more, verdict):
     wanted = {"table": "isbi_membrane", "method": "unet2", "title": "theirs"}

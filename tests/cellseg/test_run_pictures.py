@@ -93,3 +93,4 @@ def test_scoring_asks_for_what_the_evaluation_section_names(tmp_path, shards):
     assert list(test["parts"]) == ["A"]
     assert test["parts"]["A"]["measures"] == test["measures"]
     assert test["parts"]["A"]["baseline"]["dice"] == 0 and "parts" in scored["validation"]
+    assert all(scored[split]["baseline"]["dice"] == 0 for split in ("validation", "test"))
