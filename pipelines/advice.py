@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 
 SMALLEST_PATCH, LARGEST_PATCH = 64, 256
+# From this share of cells that touch another on, components merge enough of them to be seen in any count.
+MANY_TOUCH = 0.02
 
 
 def balanced_weights(foreground_fraction: float) -> dict[str, float]:
@@ -44,6 +46,11 @@ def suggest_patch(diameter: float | None, smallest_side: int) -> int:
     """
     wanted = LARGEST_PATCH if diameter is None else min(max(8 * diameter, SMALLEST_PATCH), LARGEST_PATCH)
     return max(16, min(math.ceil(wanted / 16) * 16, smallest_side // 16 * 16))
+
+
+def suggest_depths(diameter: float) -> list[float]:
+    """Depths for the watershed to choose from, in pixels: 3, 6 and 12 % of the cells' median width, at least 0.5."""
+    return sorted({round(max(0.5, share * diameter), 1) for share in (0.03, 0.06, 0.12)})
 
 
 def suggest_elastic_sigma(diameter: float | None) -> float:
@@ -96,6 +103,12 @@ def advise(statistics: dict, *, smallest_side: int, classes: Sequence[str] = ())
     )
     if large > patch:
         lines.append(f"The largest cells ({large:.0f} px) do not fit a patch of {patch} px: consider smaller images.")
+    touching = statistics.get("touching_fraction") or 0
+    if touching >= MANY_TOUCH:
+        lines.append(
+            f"{100 * touching:.0f} % of the cells touch another: as connected components they would be one, so "
+            "instances.name watershed cuts them at their necks."
+        )
     sigma = suggest_elastic_sigma(diameter)
     lines.append(
         f"Elastic deformation: a 3x3 grid with sigma up to {sigma:g} px suits this cell size"

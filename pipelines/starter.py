@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jinja2
 
-from pipelines.advice import suggest_patch
+from pipelines.advice import MANY_TOUCH, suggest_depths, suggest_patch
 from pipelines.errors import InputError
 from pipelines.files import sha256
 from pipelines.shards.manifest import NAME as MANIFEST
@@ -64,6 +64,7 @@ def text(facts: Facts, *, source: str | Sequence[str], table: str | None, name: 
         largest=facts.largest,
         diameter=diameter,
         patch=suggest_patch(diameter, facts.smallest),
+        depths=suggest_depths(diameter) if (train["touching_fraction"] or 0) >= MANY_TOUCH else None,
     )
 
 

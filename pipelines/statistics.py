@@ -26,6 +26,7 @@ class Statistics:
         self._foreground = self._pixels = self._ignored = 0
         self._areas: list[np.ndarray] = []
         self._counts: list[int] = []
+        self._touching = 0
         self._histogram = np.zeros(65536, np.int64)
         self._floats, self._lots = np.zeros(0, np.float32), np.zeros(0)
         self._num_floats = 0
@@ -49,6 +50,7 @@ class Statistics:
         areas = areas[ids > 0].astype(np.int32)
         self._areas.append(areas)
         self._counts.append(len(areas))
+        self._touching += len(touching_ids(np.where(known, sample.labels, 0)))
         self._foreground += int(areas.sum())
         self._pixels += int(known.sum())
         self._ignored += int(known.size - known.sum())
@@ -68,6 +70,7 @@ class Statistics:
             "intensity_percentiles": self._percentiles(),
             "contrast_range": _quantiles(np.asarray(self._ranges), AREA_QUANTILES),
             "objects": int(sum(self._counts)),
+            "touching_fraction": self._touching / sum(self._counts) if sum(self._counts) else None,
             "objects_per_image": {
                 "min": min(self._counts, default=None),
                 "mean": float(np.mean(self._counts)) if self._counts else None,
@@ -101,6 +104,21 @@ class Statistics:
         cumulative = np.cumsum(counts[order])
         places = np.searchsorted(cumulative, np.asarray(PERCENTILES) / 100 * (total - 1), side="right")
         return {f"{p:g}": float(values[order[place]]) for p, place in zip(PERCENTILES, places, strict=True)}
+
+
+def touching_ids(labels: np.ndarray) -> np.ndarray:
+    """The ids of cells that have a pixel beside one of another cell, corners included; int (n,), sorted.
+
+    Args:
+        labels: int (H, W), 0 = background.
+    """
+    found = []
+    for rows, columns in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        one = labels[: len(labels) - rows, max(0, -columns) : labels.shape[1] - max(0, columns)]
+        other = labels[rows:, max(0, columns) : labels.shape[1] - max(0, -columns)]
+        meet = (one != other) & (one > 0) & (other > 0)
+        found += [one[meet], other[meet]]
+    return np.unique(np.concatenate(found))
 
 
 def _quantiles(values: np.ndarray, quantiles: tuple[float, ...]) -> dict[str, float] | None:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipelines.advice import advise, balanced_weights, suggest_elastic_sigma, suggest_patch
+from pipelines.advice import advise, balanced_weights, suggest_depths, suggest_elastic_sigma, suggest_patch
 from pipelines.sample import Sample
-from pipelines.statistics import FLOATS_KEPT, Statistics
+from pipelines.statistics import FLOATS_KEPT, Statistics, touching_ids
 from tests.datasets import discs, picture
 
 
@@ -59,6 +59,41 @@ def test_advice_is_right_where_foreground_is_the_majority():
     assert "Background is the rarer class" in text
     assert "all foreground scores 78.0 % pixel accuracy" in text
     assert "sigma up to 10 px suits" in text
+
+
+def test_advice_where_cells_touch():
+    text = "\n".join(advise({**statistics(0.1), "touching_fraction": 0.314}, smallest_side=512))
+    assert "31 % of the cells touch another" in text and "watershed" in text
+    assert "touch" not in "\n".join(advise({**statistics(0.1), "touching_fraction": 0.0199}, smallest_side=512))
+
+
+def test_depths_follow_the_width_of_cells():
+    assert suggest_depths(50) == [1.5, 3.0, 6.0]
+    assert suggest_depths(5) == [0.5, 0.6]  # 3 and 6 % are below half a pixel
+
+
+@pytest.mark.parametrize(
+    ("labels", "ids"),
+    [
+        ([[1, 1, 0, 2]], []),
+        ([[1, 1, 2, 0, 3]], [1, 2]),
+        ([[1, 0], [0, 2]], [1, 2]),  # by a corner
+        ([[0, 1], [2, 0]], [1, 2]),
+        ([[7], [9], [0], [9]], [7, 9]),
+        ([[0, 0]], []),
+    ],
+)
+def test_cells_that_touch(labels, ids):
+    assert touching_ids(np.array(labels, np.int32)).tolist() == ids
+
+
+def test_cells_that_touch_are_counted_where_the_truth_is_known():
+    labels = np.array([[1, 2, 0, 3, 4, 0, 5]], np.int32)
+    ignore = labels == 4
+    counted = Statistics()
+    counted.add(Sample(picture(labels)[..., None], labels, "a", ignore=ignore), (0, 1))
+    assert counted.result()["touching_fraction"] == 2 / 4
+    assert Statistics().result()["touching_fraction"] is None
 
 
 def test_advice_without_cells():

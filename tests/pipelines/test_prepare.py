@@ -207,6 +207,22 @@ def test_the_starter_is_valid_and_has_values_from_the_data(tmp_path):
     assert "all background scores" in text and "6 training, 2 validation and 2 test images" in text
 
 
+def test_the_starter_cuts_cells_that_touch(tmp_path):
+    from cellseg import experiment as experiments
+
+    source = write_pairs(tmp_path / "raw", 6)
+    for path in (source / "labels").iterdir():
+        labels = discs(0)
+        tifffile.imwrite(path, np.where(labels == 1, 1 + 9 * (np.indices(labels.shape)[0] % 12 > 5), labels))
+    run(source, tmp_path / "out")
+    experiment = experiments.read(tmp_path / "out" / "experiment.yaml")
+    assert experiment.instances["name"] == "watershed" and experiment.tuning.measure == "average_precision_mean"
+    assert experiment.tuning.instances["depth"] == sorted(experiment.tuning.instances["depth"])
+    assert "of the cells touch another" in (tmp_path / "out" / "experiment.yaml").read_text()
+    whole = experiments.read(write_shards(tmp_path / "apart", 6) / "experiment.yaml")
+    assert whole.instances["name"] == "components" and not whole.tuning.instances
+
+
 def test_no_space_left_leaves_nothing(tmp_path):
     # A limit on the size of a file stands for a full disk: the write call fails in the same place.
     source = write_pairs(tmp_path / "raw", 6, side=256)
