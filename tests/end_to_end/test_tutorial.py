@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
 NUCLEI = ROOT / "experiments" / "data" / "nuclei" / "images"
 SHORT = "train.epochs=1 train.steps_per_epoch=1 train.batch_size=1 train.patch=32 tuning.measure=dice"
-NAMES = ("00071198d059", "03398329ced0", "0280fa8f60f6", "02903040e19d")
+NAMES = {"a": "00071198d059", "b": "03398329ced0", "c": "0280fa8f60f6", "d": "02903040e19d"}
+A, B, *REST = NAMES
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +32,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tutorial")
     (folder / "my-images").mkdir()
     (folder / "my-sequence").mkdir()
-    for name in NAMES:
-        shutil.copy(NUCLEI / f"{name}.tif", folder / "my-images")
-    nuclei = tifffile.imread(NUCLEI / f"{NAMES[0]}.tif")[128:, :128]
+    for name, image in NAMES.items():
+        shutil.copy(NUCLEI / f"{image}.tif", folder / "my-images" / f"{name}.tif")
+    nuclei = tifffile.imread(NUCLEI / f"{NAMES[A]}.tif")[128:, :128]
     for frame in range(3):
         tifffile.imwrite(folder / "my-sequence" / f"t{frame:03d}.tif", np.roll(nuclei, 2 * frame, axis=1))
     predict, copy, train, track, again = blocks(TUTORIAL, "sh")
@@ -58,15 +59,15 @@ def python(program, folder):
 
 def correct(folder):
     """All but three outlines of an image are deleted, and one is added; another is corrected as a label image."""
-    path = folder / "corrected" / "labels" / f"{NAMES[0]}.tif"
-    path.with_name(f"{NAMES[0]}_rois.zip").unlink()
+    path = folder / "corrected" / "labels" / f"{A}.tif"
+    path.with_name(f"{A}_rois.zip").unlink()
     labels = tifffile.imread(folder / "first" / path.name)
     labels[labels == labels.max()] = 0
     labels[:6, :7] = 600
     tifffile.imwrite(path, labels)
-    rois = roifile.roiread(folder / "first" / f"{NAMES[1]}_rois.zip")[:3]
+    rois = roifile.roiread(folder / "first" / f"{B}_rois.zip")[:3]
     rois.append(roifile.ImagejRoi.frompoints([[2, 3], [12, 3], [12, 9], [2, 9]], name="new"))
-    roifile.roiwrite(folder / "corrected" / "labels" / f"{NAMES[1]}_rois.zip", rois, mode="w")
+    roifile.roiwrite(folder / "corrected" / "labels" / f"{B}_rois.zip", rois, mode="w")
 
 
 def wipe(path):
@@ -83,18 +84,18 @@ def test_the_first_answer_can_be_looked_at_and_corrected(folder):
 
 def test_corrected_outlines_are_the_truth(folder):
     items = {item.name: item for item in find(folder / "corrected")}
-    labels = items[NAMES[1]].load().labels
+    labels = items[B].load().labels
     assert len(np.unique(labels)) == 5
     assert (labels[3:9, 2:12] == 4).all()
-    assert items[NAMES[0]].load().labels[:6, :7].min() == 600
+    assert items[A].load().labels[:6, :7].min() == 600
 
 
 def test_outlines_are_a_truth_to_score_by(folder, capsys):
     evaluate = (folder / "corrected" / "labels", folder / "first")
     assert shell.run(evaluate_command, [*map(str, evaluate), "--measure", "dice", "--csv", str(folder / "s.csv")]) == 0
     scores = pd.read_csv(folder / "s.csv").set_index("name")["dice"]
-    assert scores[list(NAMES[2:])].tolist() == [1.0, 1.0]  # not corrected
-    assert 0 < scores[NAMES[1]] < 0.9 and 0.9 < scores[NAMES[0]] < 1
+    assert scores[REST].tolist() == [1.0, 1.0]  # not corrected
+    assert 0 < scores[B] < 0.9 and 0.9 < scores[A] < 1
 
 
 def test_the_training_starts_from_the_run_in_the_box_and_sees_the_corrections(folder):
