@@ -18,7 +18,8 @@ from pipelines.alignment import IMAGES, shift_of
 from pipelines.dataset import ShardReader
 from pipelines.errors import InputError
 
-FEWEST_IMAGES, FEWEST_CELLS = 2, 5
+FEWEST_IMAGES, FEWEST_CELLS = 2, 5  # of the validation split
+FEWEST_TESTED_IMAGES, FEWEST_TESTED_CELLS = 3, 20
 LARGEST_ERROR = 0.05  # of the validation Dice
 FREE_BYTES = 100 * 2**20  # beside what a checkpoint and the best weights take
 
@@ -120,8 +121,8 @@ class TimeBudget(keras.callbacks.Callback):
         """Say that the time was too short, if it was."""
         if self.spent and epochs < of:
             warnings.say(
-                f"The training was ended in epoch {epochs} of {of}: its time was spent after {self.seconds / 60:.0f} "
-                "minutes (--hours, train.max_hours). The best network so far is kept. Give it more hours, or fewer "
+                f"The training was ended in epoch {epochs} of {of}: its time was spent after "
+                f"{self.seconds / 60:.1f} minutes (--hours, train.max_hours). The best network so far is kept. Give it more hours, or fewer "
                 "train.epochs: a schedule of the learning rate is laid out over all epochs."
             )
 
@@ -286,6 +287,22 @@ def check_validation(statistics: dict, warnings: Warnings) -> None:
             f"The validation split has {images} image{'s' * (images != 1)} with {cells} cell{'s' * (cells != 1)}; at "
             f"least {FEWEST_IMAGES} images and {FEWEST_CELLS} cells were expected: the best epoch, the learning rate "
             "and the threshold are chosen by them. Give the split more (split.validation), or train several folds."
+        )
+
+
+def check_test(statistics: dict, warnings: Warnings) -> None:
+    """Say if the scores of a test split will hardly say anything: fewer than 3 images or 20 cells.
+
+    Args:
+        statistics: Of the test split, from the manifest.
+        warnings: Where to say it.
+    """
+    images, cells = statistics["images"], statistics["objects"]
+    if images < FEWEST_TESTED_IMAGES or cells < FEWEST_TESTED_CELLS:
+        warnings.say(
+            f"The test split has {images} image{'s' * (images != 1)} with {cells} cell{'s' * (cells != 1)}; at least "
+            f"{FEWEST_TESTED_IMAGES} images and {FEWEST_TESTED_CELLS} cells were expected: other images may score "
+            "otherwise. cellseg-train --folds 5 tests every image once; or give the split more (split.test)."
         )
 
 

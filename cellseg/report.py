@@ -16,7 +16,7 @@ import yaml
 from cellseg import __version__, figures, runs, templating, yaml_text
 from cellseg.experiment import DETECTORS
 from cellseg.metrics import IMAGE_METRICS
-from cellseg.score_tables import images_table, number, parts_table, percent, scores_table, summary
+from cellseg.score_tables import duration, images_table, number, parts_table, percent, scores_table, summary
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
@@ -53,7 +53,7 @@ def write_report(run: Path | str) -> Path:
             f"{run} is no run folder: {runs.EXPERIMENT} was looked for in it. Give a folder that cellseg-train wrote."
         )
     templates = templating.environment()
-    templates.filters |= {"number": number, "percent": percent}
+    templates.filters |= {"number": number, "percent": percent, "duration": duration}
     page = templates.get_template("report.html.j2").render(_content(run))
     with whole_file(run / NAME) as path:
         path.write_text(page, encoding="utf-8")

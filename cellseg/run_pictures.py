@@ -16,7 +16,6 @@ from cellseg.networks import answer_size
 from pipelines.dataset import Batches, ShardReader
 from pipelines.patch_sheet import drawn_patches
 
-PICTURED = ("best", "typical", "worst")
 SAMPLES = 4  # augmented patches
 METHODS = {"exact": "overlap-tile", "average": "average", "resize": "resize"}
 Pictures = tuple[dict[str, bytes], list[dict]]  # PNG by file name in the run folder, and what stands below each
@@ -33,17 +32,25 @@ def draw(
     ranked = sorted((row for row in per_image if row["dice"] is not None), key=lambda row: row["dice"])
     if not ranked:
         return {}, None
-    chosen = dict(zip(PICTURED, (ranked[-1], ranked[len(ranked) // 2], ranked[0]), strict=True))
+    chosen = _chosen(ranked)
     pictures: dict[str, bytes] = {}
     captions: list[dict] = []
     for found, told in (
         _held_out(loaded, reader, chosen),
-        _methods(loaded, reader, chosen["typical"]),
+        _methods(loaded, reader, ranked[len(ranked) // 2]),
         _samples(loaded, reader),
     ):
         pictures |= found
         captions += told
     return pictures, captions
+
+
+def _chosen(ranked: Sequence[dict]) -> dict[str, dict]:
+    """The best, a typical and the worst image of the ranked ones, none of them twice."""
+    if len(ranked) == 1:
+        return {"only": ranked[0]}
+    chosen = {"best": ranked[-1], "typical": ranked[len(ranked) // 2], "worst": ranked[0]}
+    return chosen if len(ranked) > 2 else {kind: chosen[kind] for kind in ("best", "worst")}
 
 
 def _samples(loaded: LoadedRun, reader: ShardReader) -> Pictures:
@@ -92,14 +99,15 @@ def _methods(loaded: LoadedRun, reader: ShardReader, row: dict) -> Pictures:
 
 
 def _held_out(loaded: LoadedRun, reader: ShardReader, chosen: dict[str, dict]) -> Pictures:
-    """The best, a typical and the worst test image by Dice: truth, prediction, probability, outlines; and classes."""
+    """The chosen test images: truth, prediction, probability, outlines; and classes."""
     samples = {sample["name"]: sample for sample in reader.manifest.of_split("test")}
     pictures, captions = {}, []
     for kind, row in chosen.items():
         sample = samples[row["name"]]
         one = look_at(loaded, sample, reader.read(sample))
         decided = loaded.decide(one.probability)
-        caption = f"{kind} by Dice ({row['dice']:.3f}): {row['name']}"
+        rank = "the only test image, Dice" if kind == "only" else f"{kind} by Dice"
+        caption = f"{rank} ({row['dice']:.3f}): {row['name']}"
         file = f"pictures/test_{kind}.png"
         pictures[file] = figures.outlines(
             one.image,

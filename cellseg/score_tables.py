@@ -107,6 +107,11 @@ def number(value: object) -> str:
     return f"{value:.4g}" if abs(value) > 1 else f"{value:.3g}"
 
 
+def duration(minutes: float) -> str:
+    """A time for readers: seconds below two minutes, otherwise minutes."""
+    return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.3g} minutes"
+
+
 def percent(value: object) -> str:
     """A fraction as percent with 3 significant digits, and a dash where there is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

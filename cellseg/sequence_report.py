@@ -130,7 +130,7 @@ def _tiles(tables: Tables, known: Known) -> list[Tile]:
     counts = _counts(tables, known)
     return [
         Tile("Frames", number(len(known.files)), _span(list(known.files))),
-        Tile("Cells", number(len(tables.cells)), f"{counts.iloc[0]} in the first frame, {counts.iloc[-1]} in the last"),
+        Tile("Cells, all frames", number(len(tables.cells)), f"{counts.iloc[0]} in the first frame, {counts.iloc[-1]} in the last"),
         Tile("Tracks", number(len(tables.tracks)), f"{number(_num_complete(tables, known))} through all frames"),
         Tile("Divisions", number(_num_children(tables, least=2))),
         Tile("Mean speed", f"{speed:.3g} {unit}" if np.isfinite(speed) else DASH, slow),

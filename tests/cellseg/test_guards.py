@@ -11,6 +11,7 @@ from cellseg.guards import (
     SmallValidation,
     TimeBudget,
     check_disk,
+    check_test,
     check_validation,
     jackknife_error,
 )
@@ -217,6 +218,15 @@ def test_alike_validation_images_are_enough():
 def test_a_validation_split_too_small_to_steer_by_is_said(images, cells, said):
     warnings = Warnings()
     check_validation({"images": images, "objects": cells}, warnings)
+    assert said in warnings.messages[0] if said else not warnings.messages
+
+
+@pytest.mark.parametrize(
+    ("images", "cells", "said"), [(1, 40, "1 image with 40 cells"), (3, 19, "3 images with 19 cells;"), (3, 20, "")]
+)
+def test_a_test_split_too_small_to_say_anything_is_said(images, cells, said):
+    warnings = Warnings()
+    check_test({"images": images, "objects": cells}, warnings)
     assert said in warnings.messages[0] if said else not warnings.messages
 
 

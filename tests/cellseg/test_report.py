@@ -11,7 +11,7 @@ from cellseg import evaluation, experiment, figures
 from cellseg.error_analysis import ErrorAnalysis
 from cellseg.metrics import IMAGE_METRICS
 from cellseg.report import write_report
-from cellseg.score_tables import MEANINGS, number, percent
+from cellseg.score_tables import MEANINGS, duration, number, percent
 from pipelines.errors import InputError
 from tests.cells import empty, merged_pair, missed_cell, one_cell, split_cell
 
@@ -458,3 +458,8 @@ def test_number(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.0638, "6.38 %"), (0.78, "78 %"), (None, "–"), (float("nan"), "–")])
 def test_percent(value, text):
     assert percent(value) == text
+
+
+@pytest.mark.parametrize(("minutes", "told"), [(0.24, "14 s"), (1.99, "119 s"), (2, "2 minutes"), (61.26, "61.3 minutes")])
+def test_a_duration_is_in_seconds_or_minutes(minutes, told):
+    assert duration(minutes) == told

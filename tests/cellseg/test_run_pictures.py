@@ -48,10 +48,10 @@ def test_what_the_report_shows(tmp_path, shards, padding, methods):
     loaded, reader = untrained(tmp_path / "run", shards, padding)
     (name,) = reader.manifest.splits["test"]
     pictures, captions = draw(loaded, reader, [{"name": name, "dice": 0.25}])
-    files = ["test_best", "test_typical", "test_worst", *["methods"] * methods, "augmented"]
+    files = ["test_only", *["methods"] * methods, "augmented"]
     assert list(pictures) == [f"pictures/{file}.png" for file in files] == [one["file"] for one in captions]
     told = {one["file"]: one["caption"] for one in captions}
-    assert told["pictures/test_worst.png"] == f"worst by Dice (0.250): {name}"
+    assert told["pictures/test_only.png"] == f"the only test image, Dice (0.250): {name}"
     rows, columns = decoded(pictures["pictures/augmented.png"]).shape[:2]
     assert rows > columns * 0.9  # four patches, each with labels, target and weight map
     if methods:
@@ -74,6 +74,19 @@ def test_the_three_methods_differ(tmp_path, shards, monkeypatch):
     assert np.array_equal(maps["overlap-tile"], maps["average"])
     assert np.abs(maps["overlap-tile"] - maps["resize"]).max() > 0.01
     assert loaded.run.experiment.inference.method == "exact"  # untouched
+
+
+@pytest.mark.parametrize(
+    ("count", "kinds"),
+    [
+        (2, {"best": 1, "worst": 0}),
+        (3, {"best": 2, "typical": 1, "worst": 0}),
+        (6, {"best": 5, "typical": 3, "worst": 0}),
+    ],
+)
+def test_no_image_is_shown_twice(count, kinds):
+    ranked = [{"name": str(number)} for number in range(count)]
+    assert {kind: int(row["name"]) for kind, row in run_pictures._chosen(ranked).items()} == kinds
 
 
 def test_without_a_dice_there_are_no_pictures(tmp_path, shards):

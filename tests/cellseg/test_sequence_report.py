@@ -37,7 +37,7 @@ def test_numbers_pictures_and_movie_of_a_dividing_cell(tmp_path):
     text = (out / "report.html").read_text()
     tracks = pd.read_csv(out / "tracks.csv")
     speed = tracks["path_length_um"].sum() / tracks["duration_s"].sum()
-    names = ("Frames", "Cells", "Tracks", "Divisions", "Mean speed")
+    names = ("Frames", "Cells, all frames", "Tracks", "Divisions", "Mean speed")
     counts = [len(dividing()), len(pd.read_csv(out / "cells.csv")), len(tracks), 1]
     assert [tile(text, name) for name in names] == [*map(str, counts), f"{60 * speed:.3g} µm/min"]
     assert fact(text, "Divisions") == "1" and fact(text, "Pixel size") == "0.5 µm, as given"
