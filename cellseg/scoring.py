@@ -34,7 +34,7 @@ class Scored:
     """What scoring the held-out images gives.
 
     Args:
-        scores: {"validation": as `Scores.result`, "test": the same}, each with its own `Baselines.result`.
+        scores: {"validation": as `Scores.result`, with its own `Baselines.result`, "test": as `Scores.result`}.
         baselines: As `Baselines.result`, of the test images.
         errors: As `ErrorAnalysis.result`, of the test images.
         pictures: PNG by file name in the run folder.
@@ -61,14 +61,11 @@ def score_held_out(
     loaded: LoadedRun, reader: ShardReader, *, progress: Progress = lambda items, total: items
 ) -> Scored:
     """Score validation and test images, with the threshold and the instance options that are in use."""
-    scores: dict = {}
     errors = ErrorAnalysis()
-    for split in SCORED:
-        looked_at = errors if split == "test" else None
-        scores[split], baselines = _score_split(loaded, reader, split, progress, errors=looked_at)
-        scores[split] |= baselines
-    pictures, captions = run_pictures.draw(loaded, reader, scores["test"]["per_image"])
-    return Scored(scores, baselines, errors.result(), pictures, captions)
+    validation = _placed("validation", *_score_split(loaded, reader, "validation", progress))
+    test, baselines = _score_split(loaded, reader, "test", progress, errors=errors)
+    pictures, captions = run_pictures.draw(loaded, reader, test["per_image"])
+    return Scored(validation | {"test": test}, baselines, errors.result(), pictures, captions)
 
 
 def score_validation(
@@ -112,11 +109,16 @@ def score_run(
     result, baselines = _score_split(loaded, reader, split, progress, chosen, watch, errors)
     if measures is None and split in SCORED:
         scores = runs.read_json(path, runs.SCORES) if (path / runs.SCORES).is_file() else {}
-        runs.write_json(path, runs.SCORES, scores | {split: result | baselines} | (baselines if split == "test" else {}))
+        runs.write_json(path, runs.SCORES, scores | _placed(split, result, baselines))
         if errors is not None:
             runs.write_json(path, runs.ERRORS, errors.result())
         write_report(path)
     return result | baselines
+
+
+def _placed(split: str, result: dict, baselines: dict) -> dict:
+    """A split's part of `scores.json`: those of the test images stand beside it, those of others in it."""
+    return {split: result} | baselines if split == "test" else {split: result | baselines}
 
 
 def shards_of(run: runs.Run) -> ShardReader:

@@ -127,7 +127,7 @@ def evaluate(
 def table(result: Mapping) -> str:
     """Scores as lines to read: each measure with its interval and baselines, the kinds of cells, the worst images."""
     from cellseg.evaluation import BASELINES
-    from cellseg.metrics import IMAGE_METRICS
+    from cellseg.metrics import IMAGE_METRICS, METRICS
 
     intervals = {name: both for name, both in result.get("intervals", {}).items() if both}
     titles = {key: title for key, title in BASELINES.items() if key in result}
@@ -139,7 +139,7 @@ def table(result: Mapping) -> str:
         if intervals:
             row.append(" to ".join(map(_number, intervals[name])) if name in intervals else "")
         rows.append([*row, *(_number(result[key].get(name)) for key in titles)])
-    notes = {name: f"(undefined in {undefined[name]})" for name in result["measures"] if undefined.get(name)}
+    notes = {name: _note(METRICS[name].higher_is_better, undefined.get(name, 0)) for name in result["measures"]}
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     what = "image" if result["per_image"] else "tracked frame"
     lines = [f"{result['images']} {what}{'' if result['images'] == 1 else 's'}", ""]
@@ -163,6 +163,11 @@ def table(result: Mapping) -> str:
         lines += ["", f"{'Lowest' if higher else 'Highest'} {measure}"]
         lines += [f"{row['name']:{name_width}}  {_number(row[measure])}" for row in worst]
     return "\n".join(lines)
+
+
+def _note(higher_is_better: bool, undefined: int) -> str:
+    notes = ["lower is better"] * (not higher_is_better) + [f"undefined in {undefined}"] * (undefined > 0)
+    return f"({'; '.join(notes)})" if notes else ""
 
 
 def _number(value: float | None) -> str:

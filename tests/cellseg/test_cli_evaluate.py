@@ -60,7 +60,7 @@ def test_prints_measures_and_the_worst_images(folders, capsys):
         "average_precision_75  0.4000  0.0000 to 1.0000  (undefined in 1)",
         "average_precision_90  0.4000  0.0000 to 1.0000  (undefined in 1)",
         "seg                   0.6500  0.5000 to 1.0000  (undefined in 1)",
-        "count_error           0.1667  0.0000 to 0.5000  (undefined in 1)",
+        "count_error           0.1667  0.0000 to 0.5000  (lower is better; undefined in 1)",
         "",
         "4 true cells: 3 found, 1 missed, 0 split, 0 merged; and 0 spurious",
         "",
@@ -221,7 +221,7 @@ def test_probabilities(folders, tmp_path, capsys):
     probability = np.where(cells.two_touching() > 0, 0.75, 0.25).astype(np.float32)
     write_image(tmp_path / "missed.tif", probability)
     assert shell.run(evaluate, [truth, str(tmp_path / "missed.tif"), "--measure", "pixel_error", "v_rand"]) == shell.OK
-    assert capsys.readouterr().out.splitlines()[:3] == ["1 image", "", "pixel_error  0.0000"]
+    assert capsys.readouterr().out.splitlines()[:3] == ["1 image", "", "pixel_error  0.0000  (lower is better)"]
 
 
 def break_input(case, truth, result):
@@ -436,6 +436,7 @@ def test_another_split_leaves_the_baselines_of_the_test(finished):
     assert shell.run(evaluate, [str(finished), "--split", "validation"]) == shell.OK
     stored = runs.read_json(finished, runs.SCORES)
     assert stored["baseline"] == {"dice": 0.2} and stored["note"] == "mine" and "test" not in stored
+    assert stored["validation"]["baseline"]["dice"] == 0
     assert stored["validation"]["measures"]["dice"] > 0.95
 
 
