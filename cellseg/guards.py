@@ -122,8 +122,8 @@ class TimeBudget(keras.callbacks.Callback):
         if self.spent and epochs < of:
             warnings.say(
                 f"The training was ended in epoch {epochs} of {of}: its time was spent after "
-                f"{self.seconds / 60:.1f} minutes (--hours, train.max_hours). The best network so far is kept. Give it more hours, or fewer "
-                "train.epochs: a schedule of the learning rate is laid out over all epochs."
+                f"{self.seconds / 60:.1f} minutes (--hours, train.max_hours). The best network so far is kept. Give it "
+                "more hours, or fewer train.epochs: a schedule of the learning rate is laid out over all epochs."
             )
 
     def _count(self) -> float:

@@ -128,9 +128,10 @@ def _tiles(tables: Tables, known: Known) -> list[Tile]:
     if unit == "µm/s" and np.isfinite(speed):
         speed, unit, slow = 60 * speed, "µm/min", f"{speed:.3g} µm/s"
     counts = _counts(tables, known)
+    counted = f"{counts.iloc[0]} in the first frame, {counts.iloc[-1]} in the last"
     return [
         Tile("Frames", number(len(known.files)), _span(list(known.files))),
-        Tile("Cells, all frames", number(len(tables.cells)), f"{counts.iloc[0]} in the first frame, {counts.iloc[-1]} in the last"),
+        Tile("Cells, all frames", number(len(tables.cells)), counted),
         Tile("Tracks", number(len(tables.tracks)), f"{number(_num_complete(tables, known))} through all frames"),
         Tile("Divisions", number(_num_children(tables, least=2))),
         Tile("Mean speed", f"{speed:.3g} {unit}" if np.isfinite(speed) else DASH, slow),

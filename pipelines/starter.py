@@ -44,6 +44,7 @@ def text(facts: Facts, *, source: str | Sequence[str], table: str | None, name: 
     """
     train = facts.statistics["train"]
     diameter = train["object_diameter"]["0.5"] if train["object_diameter"] else None
+    touching = (train["touching_fraction"] or 0) >= MANY_TOUCH
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pipelines"),
         undefined=jinja2.StrictUndefined,
@@ -64,7 +65,7 @@ def text(facts: Facts, *, source: str | Sequence[str], table: str | None, name: 
         largest=facts.largest,
         diameter=diameter,
         patch=suggest_patch(diameter, facts.smallest),
-        depths=suggest_depths(diameter) if (train["touching_fraction"] or 0) >= MANY_TOUCH else None,
+        depths=suggest_depths(diameter) if touching and diameter else None,
     )
 
 

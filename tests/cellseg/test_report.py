@@ -460,6 +460,8 @@ def test_percent(value, text):
     assert percent(value) == text
 
 
-@pytest.mark.parametrize(("minutes", "told"), [(0.24, "14 s"), (1.99, "119 s"), (2, "2 minutes"), (61.26, "61.3 minutes")])
+@pytest.mark.parametrize(
+    ("minutes", "told"), [(0.24, "14 s"), (1.99, "119 s"), (2, "2 minutes"), (61.3, "61.3 minutes")]
+)
 def test_a_duration_is_in_seconds_or_minutes(minutes, told):
     assert duration(minutes) == told

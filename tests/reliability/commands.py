@@ -81,7 +81,7 @@ for line in sys.stdin:
 # of the file.
 DIFFERENT = {
     r"environment\.txt|reproduce\.txt|changes\.diff|events\.out\.tfevents\..*": None,
-    r"report\.html": rb"(?s)<pre>date: .*?</pre>|Training took [\d.]+ (?:s|minutes)|\d{4}-\d\d-\d\d \d\d:\d\d( [+-]\d{4})?"
+    r"report\.html": rb"(?s)<pre>date: .*?</pre>|Training took [\d.]+ \w+|\d{4}-\d\d-\d\d \d\d:\d\d( [+-]\d{4})?"
     rb'|<section class="told" role="note">\s*<ul>\s*<li>[^<]* have their labels already[^<]*</li>\s*</ul>\s*</section>',
     r"data\.json": rb'"(training_minutes|peak_memory_mb)": [\d.]+',
     r"export\.json": rb'"model": "\w+"',
