@@ -36,7 +36,8 @@ def read_tracks(path: Path | str) -> dict[int, Track]:
     """Tracks by label, in the order of the file; blank lines are passed over, an empty file has no track.
 
     A child may begin any number of frames after its parent's end, not only in the next one: a cell that cannot be
-    seen for a while goes on as a child of its own earlier track (Fluo-N2DH-GOWT1 and PhC-C2DL-PSC hold such gaps).
+    seen for a while goes on as a child of its own earlier track (Fluo-N2DH-GOWT1 and PhC-C2DL-PSC hold such gaps). The
+    byte-order mark that Windows' Notepad writes is passed over.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -48,7 +49,7 @@ def read_tracks(path: Path | str) -> dict[int, Track]:
         raise FileNotFoundError(f"There is no file {path}. A table of tracks (label begin end parent) was expected.")
     tracks: dict[int, Track] = {}
     places: dict[int, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             track = _parsed(line, where)

@@ -33,6 +33,14 @@ def test_an_empty_table(tmp_path, text):
     assert read_tracks(write(tmp_path, text)) == {}
 
 
+def test_a_table_that_notepad_has_saved(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf1 0 4 0\r\n2 5 9 1\r\n")
+    assert [(one.label, one.begin, one.end) for one in read_tracks(tmp_path / "a.txt").values()] == [
+        (1, 0, 4),
+        (2, 5, 9),
+    ]
+
+
 def test_a_missing_table(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*man_track\.txt\. A table of tracks"):
         read_tracks(tmp_path / "man_track.txt")
