@@ -3,7 +3,9 @@
 The table of tracks is read and checked in `pipelines.tracks`.
 """
 
+import bisect
 import functools
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,6 +17,7 @@ from skimage.draw import disk
 
 from pipelines import images
 from pipelines.errors import InputError, nearest
+from pipelines.numbering import frame_number
 from pipelines.sample import Item, Sample
 from pipelines.tracks import Track, check_frame, read_tracks
 
@@ -251,16 +254,20 @@ def _markers(source: Path, sequence: str) -> dict[int, Path]:
     """Marker files by frame, none if the sequence has none."""
     suffix, prefix = TRUTHS["markers"]
     folder = source / f"{sequence}{suffix}"
-    return numbered_files(folder, prefix) if folder.is_dir() and any(folder.glob(f"{prefix}*.tif*")) else {}
+    names = os.listdir(folder) if folder.is_dir() else []
+    called = re.compile(rf"{prefix}_?\d")
+    there = any(called.match(name) and name.lower().endswith(images.IMAGE_SUFFIXES) for name in names)
+    return numbered_files(folder, prefix) if there else {}
 
 
 def _by_frame(tracks: dict[int, Track], frames: Iterable[int]) -> dict[int, dict[int, Track]]:
     """Tracks that live in each of some frames: an item carries its own alone into a worker."""
-    alive: dict[int, dict[int, Track]] = {frame: {} for frame in frames}
+    alive: dict[int, dict[int, Track]] = {frame: {} for frame in sorted(frames)}
+    known = list(alive)
     for label, track in tracks.items():
-        for frame in range(track.begin, track.end + 1):
-            if frame in alive:
-                alive[frame][label] = track
+        # The frames that are there alone: a table of a few bytes may speak of 2**31.
+        for frame in known[bisect.bisect_left(known, track.begin) : bisect.bisect_right(known, track.end)]:
+            alive[frame][label] = track
     return alive
 
 
@@ -269,14 +276,14 @@ def numbered_files(folder: Path, prefix: str) -> dict[int, Path]:
 
     Raises:
         FileNotFoundError: no such folder.
-        InputError: no such file, two of one number, or slices of a volume.
+        InputError: no such file, two of one number, slices of a volume, or a number that is none of a frame.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Files {prefix}NNN.tif were looked for there.")
     found: dict[int, Path] = {}
     for path in images.image_files(folder):
         if match := re.fullmatch(rf"{prefix}(\d+)", path.stem):
-            frame = int(match[1])
+            frame = frame_number(match[1], path)
             if frame in found:
                 raise InputError(f"{found[frame]} and {path} are both frame {frame}. Keep one of them.")
             found[frame] = path

@@ -16,6 +16,7 @@ from skimage.measure import label
 from pipelines import images
 from pipelines.drawn_labels import check_outlines, draw, is_outlines
 from pipelines.errors import InputError
+from pipelines.numbering import frame_number
 from pipelines.sample import Item, Sample
 
 LABEL_FOLDERS = ("labels", "masks")
@@ -246,7 +247,7 @@ def _series_items(matched: dict[str, tuple[str, str]], folder: str) -> list[Item
                 f"{files[0]} holds {pages} pages. With series: true every file is one frame or slice. Leave series "
                 "out, or split the stack into files."
             )
-        place = (match[1].rstrip("_-. ") or folder, int(match[2]))
+        place = (match[1].rstrip("_-. ") or folder, frame_number(match[2], files[0]))
         if place in frames:
             raise InputError(
                 f"{frames[place][0]} and {files[0]} are both frame {place[1]} of the series '{place[0]}'. Rename one."

@@ -3,6 +3,7 @@
 What the stacks of a data set are called, and what their masks mean, is known by its own reader beside this one.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from skimage.measure import label
 from pipelines import images
 from pipelines.errors import InputError
 from pipelines.images import TIFF_SUFFIXES
+from pipelines.numbering import frame_number, gaps
 from pipelines.sample import Item, Sample
 
 # Where a slice lies: a file, and the page in it.
@@ -155,17 +157,17 @@ def _numbered(folder: Path) -> dict[int, Path]:
         if len(prefixes) > 1:
             first, second = prefixes.values()
             raise InputError(f"{folder} holds more than one series: {first.name} and {second.name} are named apart.")
-        number = int(match[2])
+        number = frame_number(match[2], path)
         if number in found:
             raise InputError(f"{found[number]} and {path} are both slice {number}. Keep one of them.")
         if (pages := images.count_pages(path)) > 1:
             raise InputError(f"{path} holds {pages} pages; in a folder of slices each file holds one.")
         found[number] = path
-    missing = sorted(set(range(min(found), max(found) + 1)) - found.keys())
+    missing = [str(number) for number in itertools.islice(itertools.chain.from_iterable(gaps(found)), SHOWN + 1)]
     if missing:
         more = ", ..." if len(missing) > SHOWN else ""
         raise InputError(
-            f"{folder} holds slices {min(found)} to {max(found)}, but lacks {', '.join(map(str, missing[:SHOWN]))}"
-            f"{more}. Neighbouring slices must have neighbouring numbers."
+            f"{folder} holds slices {min(found)} to {max(found)}, but lacks {', '.join(missing[:SHOWN])}{more}. "
+            "Neighbouring slices must have neighbouring numbers."
         )
     return dict(sorted(found.items()))

@@ -4,6 +4,7 @@ import math
 import os
 import pickle
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -224,6 +225,27 @@ def test_cells_that_gold_truth_leaves_out_are_ignored(tmp_path):
     assert (sample.ignore & (squares == 2)).sum() == 64 and not (sample.ignore & (gold[0] > 0)).any()
 
 
+@pytest.mark.parametrize("suffix", [".TIF", ".Tiff", ".png"])
+def test_markers_with_another_suffix_are_markers(tmp_path, suffix):
+    partial_gold(tmp_path)
+    folder = tmp_path / "01_GT" / "TRA"
+    expected = [item.load().ignore for item in find(tmp_path)]
+    for frame in range(2):
+        old = folder / f"man_track00{frame}.tif"
+        if suffix == ".png":
+            cv2.imwrite(str(old.with_suffix(suffix)), tifffile.imread(old))
+            old.unlink()
+        else:
+            old.rename(old.with_suffix(suffix))
+    items = find(tmp_path)
+    for item, ignore in zip(items, expected, strict=True):
+        np.testing.assert_array_equal(item.load().ignore, ignore)
+    assert expected[0].any()
+    (folder / "man_track.txt").write_text("1 0 1 7\n")
+    with pytest.raises(InputError, match="the parent of track 1 is 7"):
+        find(tmp_path)
+
+
 def test_without_markers_nothing_is_ignored(tmp_path):
     partial_gold(tmp_path)
     (tmp_path / "01_GT" / "TRA" / "man_track000.tif").unlink()
@@ -273,6 +295,18 @@ def test_markers_that_disagree_with_the_tracks(tmp_path, truth):
         find(tmp_path, truth=truth)
     table.unlink()
     assert [item.load().frame for item in find(tmp_path, truth=truth)] == [0, 1]
+
+
+def test_frames_far_apart_are_not_counted_through(tmp_path):
+    for frame in ("0000000000", "2000000000"):
+        save(tmp_path / "01" / f"t{frame}.tif", 5)
+        save(tmp_path / "01_GT" / "TRA" / f"man_track{frame}.tif", 1)
+    (tmp_path / "01_GT" / "TRA" / "man_track.txt").write_text("1 0 2000000000 0\n")
+    items = find(tmp_path, truth="markers")
+    assert [(item.frame, item.load().labels.max()) for item in items] == [(0, 1), (2_000_000_000, 1)]
+    save(tmp_path / "01_GT" / "TRA" / "man_track2147483648.tif", 1)
+    with pytest.raises(InputError, match="man_track2147483648.tif: 2147483648 in its name is no number of a frame"):
+        find(tmp_path, truth="markers")
 
 
 def test_silver_truth_is_not_checked_against_the_tracks(tmp_path):

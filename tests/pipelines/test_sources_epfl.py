@@ -64,6 +64,18 @@ def test_folders_named_as_in_lucchi(tmp_path):
     assert items[2].load().labels.tolist() == LABELS
 
 
+def test_slices_far_apart_are_not_listed(tmp_path):
+    folder = tmp_path / "testing"
+    folder.mkdir()
+    for number in (0, 3, 2_000_000_000):
+        cv2.imwrite(str(folder / f"m_{number}.png"), MASK)
+    with pytest.raises(InputError, match=r"slices 0 to 2000000000, but lacks 1, 2, 4, 5, 6, \.\.\."):
+        find(tmp_path)
+    (folder / "m_0.png").rename(folder / "m_20240101120000123.png")
+    with pytest.raises(InputError, match="m_20240101120000123.png: 20240101120000123 in its name is no number"):
+        find(tmp_path)
+
+
 def test_a_stack_alone(tmp_path):
     write_epfl(tmp_path, 2)
     (tmp_path / "testing_groundtruth.tif").unlink()

@@ -251,6 +251,12 @@ def test_frames_above_999_sort_by_name(tmp_path):
     assert [item.name for item in find(tmp_path, series=True)] == ["a/0007", "a/1000"]
 
 
+def test_times_are_no_frames_of_a_series(tmp_path):
+    write_series(tmp_path, ["a_20240101120000.png"])
+    with pytest.raises(InputError, match=r"a_20240101120000\.png: 20240101120000 in its name is no number of a frame"):
+        find(tmp_path, series=True)
+
+
 def test_files_that_are_no_series(tmp_path):
     write_series(tmp_path, ["a_1.png", "a_2.png"])
     save(tmp_path / "images" / "b.png", IMAGE)
