@@ -16,7 +16,7 @@ import pandas as pd
 from cellseg import results, series_prediction
 from cellseg.class_columns import ClassColumns
 from cellseg.image_series import ImageSeries, find_images
-from cellseg.label_series import Series, few, find_series, in_pieces_told, same_size
+from cellseg.label_series import Series, find_series, in_pieces_told, lacking, same_size
 from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measuring import check_interval, check_spacing, measure_cells, write_table
 from cellseg.motion import mean_squared_displacement, measure_tracks
@@ -302,16 +302,13 @@ def _tell_frames(series: Series, options: Options, say: Callable[[str], None]) -
     if len(series) == 1:
         say("There is one frame only: each of its cells is a track of its own.")
     if missing := series.missing():
-        longest = max(after - before - 1 for before, after in zip(series.load, list(series.load)[1:], strict=False))
+        longest = max(map(len, missing))
         beyond = (
             f"; no cell is followed over more than {options.max_gap} of them (--max-gap)"
             if longest > options.max_gap
             else ""
         )
-        say(
-            f"{len(missing)} frame{'s have' if len(missing) > 1 else ' has'} no file: {few(missing)}. Cells are "
-            f"followed from the frame before to the one after{beyond}."
-        )
+        say(f"{lacking(missing, 'frame')}. Cells are followed from the frame before to the one after{beyond}.")
 
 
 def _check_image_size(images: ImageSeries, series: Series) -> None:

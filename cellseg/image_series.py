@@ -15,6 +15,7 @@ from cellseg.results import find_inputs
 from pipelines.calibration import read_interval_s, read_section_um
 from pipelines.errors import InputError
 from pipelines.images import image_stem, read_page
+from pipelines.numbering import gaps
 from pipelines.ome_zarr import is_zarr
 from pipelines.rasters import open_raster
 
@@ -87,10 +88,9 @@ class ImageSeries:
         """Distance of sections, where the first file knows it."""
         return read_section_um(self.files[0])
 
-    def missing(self) -> list[int]:
-        """Numbers between the first and the last that have no image."""
-        frames = list(self.places)
-        return sorted(set(range(frames[0], frames[-1] + 1)) - set(frames))
+    def missing(self) -> list[range]:
+        """Numbers between the first and the last that have no image; see `pipelines.numbering.gaps`."""
+        return gaps(self.places)
 
     def matched(self, frames: Sequence[int], where: Mapping[int, str]) -> "ImageSeries":
         """The images of some frames: by number, or where the numbers differ, in order.

@@ -4,8 +4,9 @@ Outlines are turned into labels by `pipelines.outline_files`, files of labels re
 with a series is ordered in `cellseg.following`.
 """
 
+import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from scipy import ndimage
 
 from cellseg.shapes import number_cells
 from pipelines.errors import InputError
-from pipelines.images import OPEN_SUFFIXES, count_pages, image_stem, read_labels
+from pipelines.images import OPEN_SUFFIXES, check_ids, count_pages, image_stem, read_labels
+from pipelines.numbering import frame_number, gaps
 from pipelines.outline_files import OUTLINE_SUFFIXES, Outlined, read_outlines
 from pipelines.sources.pairs import labels_of_mask
 
 # Files of labels among others in one folder: where some are called so, the others are no labels.
-LABEL_NAMES = tuple(map(re.compile, (r"mask\d{3,}", r"man_(seg|track)\d{3,}", r".*_cp_masks", r".*_(labels?|masks?)")))
+LABEL_NAMES = tuple(map(re.compile, (r"mask\d+", r"man_(seg|track)\d+", r".*_cp_masks", r".*_(labels?|masks?)")))
 # What cellseg-predict writes beside its labels.
 OTHER_NAMES = re.compile(r".*_(probability|overlay|classes)")
 SHOWN = 5
@@ -70,10 +72,9 @@ class Series:
             )
         return pieces
 
-    def missing(self) -> list[int]:
-        """Frames between the first and the last that have no file."""
-        frames = list(self.load)
-        return sorted(set(range(frames[0], frames[-1] + 1)) - set(frames)) if frames else []
+    def missing(self) -> list[range]:
+        """Frames between the first and the last that have no file; see `pipelines.numbering.gaps`."""
+        return gaps(self.load)
 
 
 def find_series(
@@ -94,7 +95,8 @@ def find_series(
 
     Raises:
         FileNotFoundError: There is no such file or folder.
-        InputError: No labels in it, names that are no series, two files of one frame, fractions instead of ids.
+        InputError: No labels in it, names that are no series, two files of one frame, fractions instead of ids, ids
+            that are negative or beyond int32, an array without pixels.
     """
     path = Path(path)
     if path.is_dir():
@@ -121,15 +123,12 @@ def frame_numbers(paths: Iterable[Path]) -> dict[int, Path]:
     """Files by the number in which their names differ, ascending; a single file has its last number, or 0.
 
     Raises:
-        InputError: Names without number, that differ in more than it, or two of one number.
+        InputError: Names without number, that differ in more than it, two of one number, also with different suffixes,
+            or a number that is none of a frame (see `pipelines.numbering.frame_number`).
     """
-    stems = {image_stem(path): path for path in sorted(paths)}
     # Words and numbers in turn: 'a1_t07_x' -> a, 1, _t, 07, _x
-    parts = {stem: re.split(r"(\d+)", stem) for stem in stems}
-    first = next(iter(parts.values()))
-    if len(stems) == 1:
-        number = first[-2] if len(first) > 1 else "0"
-        return {int(number): next(iter(stems.values()))}
+    parts = {path: re.split(r"(\d+)", image_stem(path)) for path in sorted(paths)}
+    start, first = next(iter(parts.items()))
     changing = {
         place
         for words in parts.values()
@@ -137,21 +136,21 @@ def frame_numbers(paths: Iterable[Path]) -> dict[int, Path]:
         for place, (one, other) in enumerate(zip(first, words, strict=True))
         if one != other
     }
-    odd = [stem for stem, words in parts.items() if len(words) != len(first)]
-    if odd or len(changing) != 1 or not all(place % 2 for place in changing):
-        other = odd[0] if odd else list(stems)[-1]
+    odd = [path for path, words in parts.items() if len(words) != len(first)]
+    if odd or len(changing) > 1 or not all(place % 2 for place in changing):
+        other = odd[0] if odd else list(parts)[-1]
         raise InputError(
-            f"The files in {next(iter(stems.values())).parent} are no series: the names {next(iter(stems))} and "
-            f"{other} differ in more than one number. Names of a sequence differ in the number of the frame alone, "
-            "such as mask000.tif, mask001.tif; move other files away."
+            f"The files in {start.parent} are no series: the names {image_stem(start)} and {image_stem(other)} differ "
+            "in more than one number. Names of a sequence differ in the number of the frame alone, such as "
+            "mask000.tif, mask001.tif; move other files away."
         )
-    (place,) = changing
+    place = max(changing, default=len(first) - 2)
     found: dict[int, Path] = {}
-    for stem, words in parts.items():
-        number = int(words[place])
+    for path, words in parts.items():
+        number = frame_number(words[place], path) if len(words) > 1 else 0
         if number in found:
-            raise InputError(f"{found[number]} and {stems[stem]} are both frame {number}. Keep one of them.")
-        found[number] = stems[stem]
+            raise InputError(f"{found[number]} and {path} are both frame {number}. Keep one of them.")
+        found[number] = path
     return dict(sorted(found.items()))
 
 
@@ -204,10 +203,20 @@ def in_pieces_told(
         yield frame, labels
 
 
-def few(numbers: Iterable[object]) -> str:
-    """'3, 4, 5, 6, 7 and 12 more'."""
-    names = [str(number) for number in numbers]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def few(numbers: Iterable[object], count: int | None = None) -> str:
+    """'3, 4, 5, 6, 7 and 12 more'; with their `count` given, no more numbers are looked at than are shown."""
+    if count is None:
+        numbers = list(numbers)
+        count = len(numbers)
+    shown = ", ".join(map(str, itertools.islice(numbers, SHOWN)))
+    return shown + (f" and {count - SHOWN} more" if count > SHOWN else "")
+
+
+def lacking(missing: Sequence[range], noun: str) -> str:
+    """'2 frames have no file: 4, 5'; of `Series.missing` or its like, and what its numbers count."""
+    count = sum(map(len, missing))
+    have = f"{noun}s have" if count > 1 else f"{noun} has"
+    return f"{count} {have} no file: {few(itertools.chain.from_iterable(missing), count)}"
 
 
 def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say: Say) -> Series:
@@ -215,12 +224,11 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
     # What is called an image and is none (a folder, a link to nothing) is an error, not a frame without file.
     pictures = [path for path in there if path.name.lower().endswith(OPEN_SUFFIXES)]
     pictures = [path for path in pictures if not OTHER_NAMES.fullmatch(image_stem(path))]
-    for pattern in LABEL_NAMES:
-        if named := [path for path in pictures if pattern.fullmatch(image_stem(path))]:
-            pictures = named
-            break
-    if pictures:
-        found = frame_numbers(pictures)
+    called = (([path for path in pictures if pattern.fullmatch(image_stem(path))]) for pattern in LABEL_NAMES)
+    named = next(filter(None, called), pictures)
+    if named:
+        found = frame_numbers(named)
+        _tell_called_otherwise(sorted({*pictures} - {*named}), found, say)
         if len(found) == 1 and count_pages(next(iter(found.values()))) > 1:
             return find_series(next(iter(found.values())), label_masks=label_masks, say=say)
         where = {frame: str(path) for frame, path in found.items()}
@@ -240,6 +248,27 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
     return Series(dict(load), where, label_masks)
 
 
+def _tell_called_otherwise(others: Sequence[Path], found: Mapping[int, Path], say: Say) -> None:
+    """Tell of pictures that were not taken for labels, but the images of frames that have labels."""
+    stems = [image_stem(path) for path in found.values()]
+    alone = [
+        path
+        for path in others
+        if not any(stem.startswith(f"{image_stem(path)}_") for stem in stems) and _last_number(path) not in found
+    ]
+    if alone:
+        example = next(iter(found.values()))
+        say(
+            f"{example.parent}: {len(alone)} files are called otherwise than {example.name} and were passed over: "
+            f"{few(path.name for path in alone)}. If they are labels of this sequence, name them like the others."
+        )
+
+
+def _last_number(path: Path) -> int | None:
+    digits = re.findall(r"\d+", image_stem(path))
+    return int(digits[-1]) if digits else None
+
+
 def _one_page(path: Path) -> np.ndarray:
     pages = read_labels(path)
     if len(pages) > 1:
@@ -255,11 +284,12 @@ def _read_array(path: Path) -> np.ndarray:
         stack = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path} is no array of numpy: {error}. Save the labels with numpy.save.") from error
-    if stack.dtype.kind not in "iub" or stack.ndim not in (2, 3):
+    if stack.dtype.kind not in "iub" or stack.ndim not in (2, 3) or stack.size == 0:
         raise InputError(
-            f"{path} holds {stack.dtype} of shape {stack.shape}: labels (T, H, W) of whole numbers were expected. A "
-            "probability becomes labels by a threshold first."
+            f"{path} holds {stack.dtype} of shape {stack.shape}: labels (T, H, W) of whole numbers, with at least one "
+            "pixel, were expected. A probability becomes labels by a threshold first."
         )
+    check_ids(stack, path)
     return (stack if stack.ndim == 3 else stack[np.newaxis]).astype(np.int32, copy=stack.dtype != np.int32)
 
 

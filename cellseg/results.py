@@ -25,7 +25,7 @@ from pipelines.rasters import open_raster
 if TYPE_CHECKING:
     from cellseg.inference import LoadedRun, Prediction
 
-CTC_FRAME = re.compile(r"t(\d{3,})$")
+CTC_FRAME = re.compile(r"t(\d+)")
 ROI_SET, GEOJSON, CELLS = "ROI set", "GeoJSON", "cells.csv"
 SUFFIXES = {"tiff": ".tif", "zarr": ZARR}
 
@@ -86,7 +86,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 
 def result_stem(file: Path) -> str:
-    """Stem of a result: the Cell Tracking Challenge's maskNNN for tNNN, else the image's own."""
+    """Stem of a result: the Cell Tracking Challenge's maskNNN for tNNN, digits as they stand, else the image's own."""
     frame = CTC_FRAME.fullmatch(file.stem)
     return f"mask{frame[1]}" if frame else image_stem(file)
 

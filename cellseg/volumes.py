@@ -12,7 +12,7 @@ import pandas as pd
 
 from cellseg import results, series_prediction
 from cellseg.image_series import ImageSeries, find_images
-from cellseg.label_series import few
+from cellseg.label_series import lacking
 from cellseg.magnification import AS_IT_IS, Magnification
 from cellseg.measuring import check_spacing, write_table
 from cellseg.meshes import MESH_SUFFIXES, object_meshes, write_meshes
@@ -139,8 +139,8 @@ def _sections(inputs: Path | str | Sequence[Path]) -> ImageSeries:
         )
     if missing := images.missing():
         raise InputError(
-            f"{len(missing)} section{'s have' if len(missing) > 1 else ' has'} no file: {few(missing)}. Objects cannot "
-            "be followed through a hole; add the files, or number the sections without gaps."
+            f"{lacking(missing, 'section')}. Objects cannot be followed through a hole; add the files, or number the "
+            "sections without gaps."
         )
     images.check_sizes()
     return images

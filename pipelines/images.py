@@ -22,6 +22,7 @@ from pipelines.files import whole_file
 __all__ = [
     "IMAGE_SUFFIXES",
     "OPEN_SUFFIXES",
+    "check_ids",
     "contrast_limits",
     "count_pages",
     "image_files",
@@ -132,10 +133,15 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
             "It may be a coloured picture of the labels: export the label ids themselves, as a 16-bit TIFF."
         )
     pages = pages[..., 0]
-    if pages.size and (pages.min() < 0 or pages.max() >= 2**31):
-        bad = pages.min() if pages.min() < 0 else pages.max()
-        raise InputError(f"{path}: label ids must be between 0 and 2147483647, found {bad}. Number the cells again.")
+    check_ids(pages, path)
     return pages.astype(np.int32, copy=False) if page is None else pages[0].astype(np.int32, copy=False)
+
+
+def check_ids(labels: np.ndarray, path: Path | str) -> None:
+    """Raise InputError unless all whole numbers of an array are ids that int32 holds, 0 for the background included."""
+    if labels.size and (labels.min() < 0 or labels.max() >= 2**31):
+        bad = labels.min() if labels.min() < 0 else labels.max()
+        raise InputError(f"{path}: label ids must be between 0 and 2147483647, found {bad}. Number the cells again.")
 
 
 def stored_dtype(path: Path | str) -> np.dtype:

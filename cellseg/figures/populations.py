@@ -183,7 +183,10 @@ def _counts(axis: Axes, cells: pd.DataFrame) -> None:
         _say_nothing(axis)
         return
     counts = cells["frame"].value_counts()
-    frames = np.arange(cells["frame"].min(), cells["frame"].max() + 1)
+    known = counts.index.to_numpy(np.int64)
+    # Where frames have no cells, the first and the last of them draw the line: numbers may lie 2**31 apart.
+    around = np.unique(np.concatenate([known - 1, known, known + 1]))
+    frames = around[(around >= known.min()) & (around <= known.max())]
     axis.plot(frames, counts.reindex(frames, fill_value=0), color=BLUE, linewidth=1.6)
     axis.set_ylim(bottom=0)
 

@@ -82,6 +82,32 @@ def test_gaps_in_the_frame_numbers(command, capsys):
     assert sorted(read_result(command.out).files) == [3, 4, 6, 7]
 
 
+def test_numbers_without_zeros_before_them(tmp_path):
+    command = Track(tmp_path)
+    for frame, labels in zip((98, 99, 100, 101), moving(), strict=False):
+        write_labels(command.folder / f"mask{frame}.tif", labels)
+    assert command.run() == shell.OK
+    assert tracks(command) == [(98, 101, 0), (98, 101, 0)]
+
+
+def test_frames_two_billion_apart(command, capsys):
+    for frame in (0, 2_000_000_000):
+        command.write(frame, moving()[0])
+    assert command.run() == shell.OK
+    said = capsys.readouterr().err
+    assert "1999999999 frames have no file: 1, 2, 3, 4, 5 and 1999999994 more. Cells are" in said
+    assert sorted(read_result(command.out).files) == [0, 2_000_000_000]
+
+
+def test_times_in_place_of_numbers(command, capsys):
+    for frame in (20240101120000123, 20240102120000123):
+        command.write(frame, moving()[0])
+    assert command.run() == shell.BAD_INPUT
+    said = capsys.readouterr().err
+    assert "20240101120000123 in its name is no number of a frame" in said and "mask000.tif, mask001.tif" in said
+    assert not command.out.exists()
+
+
 def test_frames_of_different_size(command, capsys):
     command.write(0, moving()[0])
     command.write(1, moving()[1][:, 1:])

@@ -37,6 +37,20 @@ def read(png):
     return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "points"),
+    [
+        ([0, 0, 2, 2, 2], [(0, 2), (1, 0), (2, 3)]),
+        # Between frames far apart the line lies at 0, and not every one of them is a point of it.
+        ([5, 2_000_000_000, 2_000_000_000], [(5, 1), (6, 0), (1_999_999_999, 0), (2_000_000_000, 2)]),
+    ],
+)
+def test_frames_without_cells_count_as_none(drawn, numbers, points):
+    populations.population(pd.DataFrame({"frame": numbers, "area": [10] * len(numbers)}), tracks())
+    (line,) = drawn[0].axes[0].lines
+    assert list(zip(*(values.tolist() for values in line.get_data()), strict=True)) == points
+
+
 def test_every_track_of_the_tree_has_its_line_from_begin_to_end(drawn):
     picture = read(populations.lineage_tree(FAMILY))
     lines = [line for line in drawn[0].axes[0].lines if line.get_linewidth() == 1.6]

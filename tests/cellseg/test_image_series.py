@@ -24,7 +24,7 @@ def test_a_folder_by_the_numbers_of_its_files(tmp_path):
         assert (images.name, list(images.places), len(images)) == ("seq", [2, 7, 10], 3)
         assert [int(images.read(number)[0, 0, 0]) for number in images.places] == [2, 7, 10]
         assert images.where(7) == str(folder / "t007.tif")
-        assert images.missing() == [3, 4, 5, 6, 8, 9]
+        assert images.missing() == [range(3, 7), range(8, 10)]
         assert images.shape == (6, 8)
 
 
@@ -54,6 +54,24 @@ def test_what_is_no_series(tmp_path):
         find_images(folder)
     with pytest.raises(FileNotFoundError, match="no file or folder .*nowhere"):
         find_images(tmp_path / "nowhere")
+
+
+def test_two_images_of_one_number(tmp_path):
+    folder = folder_of(tmp_path, [1, 2])
+    write_image(folder / "t001.png", frame(1))
+    with pytest.raises(InputError, match=r"t001.png and .*t001.tif are both frame 1. Keep one of them"):
+        find_images(folder)
+    (folder / "t001.png").unlink()
+    write_image(tmp_path / "other" / "t002.tif", frame(2))
+    with pytest.raises(InputError, match=r"other.t002.tif and .*seq.t002.tif are both frame 2"):
+        find_images([*folder.iterdir(), tmp_path / "other" / "t002.tif"])
+
+
+def test_numbers_far_apart_are_not_listed(tmp_path):
+    folder = folder_of(tmp_path, [0])
+    write_image(folder / "t2147483647.tif", frame(1))
+    images = find_images(folder)
+    assert images.missing() == [range(1, 2**31 - 1)]
 
 
 def test_sizes_are_compared_before_pixels_are_read(tmp_path):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -31,6 +33,8 @@ def same(series, frames):
     [
         (["mask000.tif", "mask001.tif"], [0, 1]),
         (["mask009.tif", "mask010.tif"], [9, 10]),
+        (["mask9.tif", "mask99.tif", "mask100.tif"], [9, 99, 100]),
+        (["man_track8.tif", "man_track012.TIF"], [8, 12]),
         (["well2_t7_cp_masks.tif", "well2_t11_cp_masks.tif"], [7, 11]),
         (["3.tif", "20.tif"], [3, 20]),
         (["b-07.ome.tif", "b-08.ome.tif"], [7, 8]),
@@ -170,8 +174,67 @@ def test_a_folder_without_labels(tmp_path):
 def test_missing_frames(tmp_path):
     for frame in (2, 3, 7):
         write_labels(tmp_path / f"mask{frame:03d}.tif", labels())
-    assert find_series(tmp_path).missing() == [4, 5, 6]
+    assert find_series(tmp_path).missing() == [range(4, 7)]
     assert few(range(8)) == "0, 1, 2, 3, 4 and 3 more"
+    assert few(iter(range(10**9)), 10**9) == "0, 1, 2, 3, 4 and 999999995 more"
+
+
+@pytest.mark.parametrize(
+    ("names", "frames", "passed_over"),
+    [
+        (["t98.tif", "t99.tif", "mask100.tif", "mask101.tif"], [100, 101], "2 .* passed over: t98.tif, t99.tif"),
+        (["seg_0.tif", "seg_1.tif", "seg_2_label.tif"], [2], "2 .* passed over: seg_0.tif, seg_1.tif"),
+        # Images of the frames that have labels are not spoken of.
+        (["a_4.tif", "a_5.tif", "a_6.tif", "a_5_mask.tif"], [5], "2 .* passed over: a_4.tif, a_6.tif"),
+        (["seg_1.tif", "seg_10_label.tif"], [10], "1 .* passed over: seg_1.tif"),
+        (["t5.tif", "t6.tif", "mask5.tif", "mask6.tif"], [5, 6], None),
+        (["a.tif", "a_mask.tif"], [0], None),
+    ],
+)
+def test_files_that_are_called_otherwise_are_told(tmp_path, names, frames, passed_over):
+    for name in names:
+        write_labels(tmp_path / name, labels())
+    said = []
+    assert list(find_series(tmp_path, say=said.append).load) == frames
+    assert len(said) == (passed_over is not None)
+    if passed_over:
+        assert re.search(passed_over, said[0]) and str(tmp_path) in said[0] and "like the others" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "frame"),
+    [
+        (["mask000.tif", "mask000.png", "mask001.tif"], 0),
+        (["mask007.tif", "mask007.png"], 7),
+        (["well2_t07_x.tif", "well2_t07_x.ome.tif", "well2_t08_x.tif"], 7),
+    ],
+)
+def test_one_number_with_two_suffixes(tmp_path, names, frame):
+    with pytest.raises(InputError, match=rf"{names[1]} and .*{names[0]} are both frame {frame}. Keep one of them"):
+        frame_numbers([tmp_path / name for name in names])
+
+
+def test_times_are_no_numbers_of_frames(tmp_path):
+    paths = [tmp_path / f"m_2024010{day}120000123.tif" for day in (1, 2)]
+    with pytest.raises(InputError, match=r"m_20240101120000123.tif: 20240101120000123 .* at most 2147483647"):
+        frame_numbers(paths)
+
+
+@pytest.mark.parametrize(
+    ("stack", "message"),
+    [
+        (np.full((1, 4, 4), 2**32 + 5, np.int64), "between 0 and 2147483647, found 4294967301. Number the cells"),
+        (np.full((1, 4, 4), -4, np.int16), "between 0 and 2147483647, found -4"),
+        (np.full((4, 4), 2**31 + 5, np.uint32), "found 2147483653"),
+        (np.full((4, 4), 2**64 - 1, np.uint64), "found 18446744073709551615"),
+        (np.zeros((0, 32, 32), np.int32), r"holds int32 of shape \(0, 32, 32\): .* at least one pixel"),
+        (np.zeros((2, 0, 32), np.int32), r"holds int32 of shape \(2, 0, 32\): .* at least one pixel"),
+    ],
+)
+def test_arrays_that_hold_no_labels(tmp_path, stack, message):
+    np.save(tmp_path / "a.npy", stack)
+    with pytest.raises(InputError, match=rf"a.npy.*{message}"):
+        find_series(tmp_path / "a.npy")
 
 
 def test_an_id_in_pieces_far_apart():
