@@ -16,6 +16,7 @@ from skimage.filters import threshold_otsu
 from skimage.measure import regionprops_table
 
 from cellseg.shapes import measure_shapes, number_cells
+from pipelines.decoding import SPACINGS_UM
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 from pipelines.workers import in_order
@@ -146,12 +147,16 @@ def check_parquet(path: Path | str) -> None:
 
 
 def check_spacing(spacing_um: Sequence[float] | None, axes: Sequence[str] = ("row", "column")) -> tuple | None:
-    """The size of a pixel or voxel as floats; InputError unless there is one number > 0 for each axis."""
+    """The size of a pixel or voxel as floats; InputError unless each axis has a number within `SPACINGS_UM`."""
     if spacing_um is None:
         return None
     spacing = tuple(float(size) for size in spacing_um)
-    if len(spacing) != len(axes) or not all(0 < size < np.inf for size in spacing):
-        raise InputError(f"spacing_um is {spacing}; ({', '.join(axes)}) in micrometres was expected, each above 0.")
+    low, high = SPACINGS_UM
+    if len(spacing) != len(axes) or not all(low <= size <= high for size in spacing):
+        raise InputError(
+            f"spacing_um is {spacing}; ({', '.join(axes)}) in micrometres was expected, each above 0, from {low:g} to "
+            f"{high:g}."
+        )
     return spacing
 
 

@@ -9,16 +9,18 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from cellseg.named import Named
+from pipelines.decoding import SPACINGS_UM
 
 Seed = Annotated[int, pydantic.Field(ge=0, lt=2**32)]
 Zoom = Annotated[float, pydantic.Field(ge=0.1, le=10)]
+PixelSide = Annotated[float, pydantic.Field(ge=SPACINGS_UM[0], le=SPACINGS_UM[1])]
 EPOCHS = 50  # of a training without phases, where the file says nothing
 
 
 class Section(pydantic.BaseModel):
-    """A part of the file; keys that it does not know are errors."""
+    """A part of the file; keys that it does not know are errors, and numbers are finite."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Data(Section):
@@ -33,7 +35,7 @@ class Data(Section):
     sequence: str | None = None
     kind: Literal["all", "fluorescence", "stained"] = "all"
     channels: Literal["grey", "rgb"] | list[int] | None = None
-    spacing_um: tuple[pydantic.PositiveFloat, pydantic.PositiveFloat] | None = None
+    spacing_um: tuple[PixelSide, PixelSide] | None = None
     interval_s: pydantic.PositiveFloat | None = None
     contrast: tuple[float, float] = (2.0, 98.0)
     expand: pydantic.PositiveInt | None = None

@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipelines.decoding import MICROMETRES, TIFF_SUFFIXES, checked_suffix, open_tiff
+from pipelines.decoding import MICROMETRES, SPACINGS_UM, TIFF_SUFFIXES, checked_suffix, open_tiff
 from pipelines.microscopes import MICROSCOPE_SUFFIXES, read_calibration
 
 SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "µs": 1e-6, "μs": 1e-6}
@@ -26,7 +26,8 @@ def read_section_um(path: Path | str) -> float | None:
     """Distance of sections in micrometres, likewise from `spacing`; None where it is not known."""
     if Path(path).suffix.lower() in MICROSCOPE_SUFFIXES:
         return read_calibration(Path(path)).section_um
-    return _above_zero(Path(path), "PhysicalSizeZ", "µm", "spacing", "unit", "", MICROMETRES)
+    distance = _above_zero(Path(path), "PhysicalSizeZ", "µm", "spacing", "unit", "", MICROMETRES)
+    return distance if distance is not None and SPACINGS_UM[0] <= distance <= SPACINGS_UM[1] else None
 
 
 def _above_zero(

@@ -35,6 +35,8 @@ PICTURES: dict[bytes, type[ImageFile]] = {PNG_SIGNATURE: PngImageFile, b"BM": Bm
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 # Coarser "spacings" are printer resolutions (300 dpi = 84.7 um) that an editor wrote, not microscopes.
 COARSEST_SPACING_UM = 50.0
+# The least and the greatest side of a pixel or voxel: a picometre and a metre.
+SPACINGS_UM = (1e-6, 1e6)
 MICROMETRES = {"um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
 MICROMETRES |= {"pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 # Age in seconds from which a file's time stamps tell whether it has changed.
@@ -91,7 +93,7 @@ def read_spacing_um(path: Path | str) -> tuple[float, float] | None:
         return None
     with open_tiff(path) as (tif, _):
         spacing = _ome_spacing(tif.ome_metadata) if tif.ome_metadata else _tag_spacing(tif)
-    if spacing is None or not all(0 < side <= COARSEST_SPACING_UM for side in spacing):
+    if spacing is None or not all(SPACINGS_UM[0] <= side <= COARSEST_SPACING_UM for side in spacing):
         return None
     return spacing
 

@@ -1,6 +1,7 @@
 import pytest
 
 from cellseg import experiment as experiments
+from cellseg.measuring import check_spacing
 from cellseg.sections import EPOCHS, Train
 from pipelines.errors import InputError
 
@@ -15,6 +16,36 @@ def test_without_phases_the_section_is_the_one_phase():
     (phase,) = train(epochs=7, learning_rate=0.01, l2=1e-4).all_phases()
     assert (phase.epochs, phase.learning_rate, phase.l2, phase.optimizer) == (7, 0.01, 1e-4, {"name": "adam"})
     assert Train().all_phases()[0].epochs == EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.learning_rate", ".inf"),
+        ("train.l2", ".inf"),
+        ("train.max_hours", ".nan"),
+        ("data.interval_s", ".inf"),
+        ("data.spacing_um", "[.inf, 1]"),
+        ("data.contrast", "[.nan, 98]"),
+        ("inference.zoom", "[1, .nan]"),
+    ],
+)
+def test_numbers_are_finite(key, value):
+    content = {"name": "cells", "data": dict(DATA["data"])}
+    experiments.apply_overrides(content, [f"{key}={value}"])
+    with pytest.raises(InputError, match=rf"{key}.*finite number, got (inf|nan)"):
+        experiments.check(content)
+
+
+@pytest.mark.parametrize(("spacing", "allowed"), [([1e-300, 1], "0.000001"), ([1, 1e300], "1000000"), ([0, 1], "0.")])
+def test_a_pixel_is_between_a_picometre_and_a_metre(spacing, allowed):
+    with pytest.raises(InputError, match=rf"data.spacing_um.[01]: .*equal to {allowed}"):
+        experiments.check({"name": "cells", "data": {**DATA["data"], "spacing_um": spacing}})
+    with pytest.raises(InputError, match=r"spacing_um is .*from 1e-06 to 1e\+06"):
+        check_spacing(spacing)
+    for size in (1e-6, 0.5, 1e6):
+        data = experiments.check({"name": "cells", "data": {**DATA["data"], "spacing_um": [size, size]}}).data
+        assert data.spacing_um == check_spacing((size, size)) == (size, size)
 
 
 def test_a_phase_takes_from_the_section_what_it_leaves_out():
