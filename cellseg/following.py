@@ -25,7 +25,7 @@ from cellseg.tracking import USUAL, Lineage, Options, follow
 from cellseg.tracks import RESULT_TABLE
 from pipelines.calibration import read_interval_s
 from pipelines.errors import InputError
-from pipelines.files import check_free, whole_folder
+from pipelines.files import check_free, readable, whole_folder
 from pipelines.images import write_labels
 from pipelines.prepare import Progress
 from pipelines.rasters import open_raster
@@ -140,7 +140,9 @@ def track_folder(
         pictures = pictures.matched(list(series.load), series.where)
         _check_image_size(pictures, series)
     files = [*(pictures.files[:1] if pictures else []), Path(next(iter(series.where.values())).partition(", page")[0])]
-    sequence = _Sequence("/".join(Path(labels).resolve().parts[-2:]), series, pictures, _units(given, files), notes)
+    sequence = _Sequence(
+        readable("/".join(Path(labels).resolve().parts[-2:])), series, pictures, _units(given, files), notes
+    )
     with whole_folder(out, marker=RESULT_TABLE, overwrite=overwrite) as folder:
         return sequence.track(folder, options, wanted, progress)
 

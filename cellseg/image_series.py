@@ -14,6 +14,7 @@ from cellseg.label_series import few, frame_numbers
 from cellseg.results import find_inputs
 from pipelines.calibration import read_interval_s, read_section_um
 from pipelines.errors import InputError
+from pipelines.files import check_name, readable
 from pipelines.images import image_stem, read_page
 from pipelines.numbering import gaps
 from pipelines.ome_zarr import is_zarr
@@ -122,7 +123,7 @@ def find_images(inputs: Path | str | Sequence[Path | str]) -> ImageSeries:
 
     Raises:
         FileNotFoundError: Something is not there.
-        InputError: Several folders or stacks, names that are no series, two files of one number.
+        InputError: Several folders or stacks, names that are no series or no text, two files of one number.
     """
     given = [Path(inputs)] if isinstance(inputs, Path | str) else [Path(one) for one in inputs]
     if len(given) > 1 and any(path.is_dir() for path in given):
@@ -131,6 +132,8 @@ def find_images(inputs: Path | str | Sequence[Path | str]) -> ImageSeries:
             "or a stack. Give the others to calls of their own."
         )
     files = find_inputs(given)
+    for path in files:
+        check_name(path)
     if len(files) == 1 and (pages := _num_pages(files[0])) > 1:
         return ImageSeries(image_stem(files[0]), {page: (files[0], page) for page in range(pages)})
     numbered = frame_numbers(files)
@@ -141,7 +144,7 @@ def find_images(inputs: Path | str | Sequence[Path | str]) -> ImageSeries:
                 "each."
             )
     name = given[0].resolve().name if given[0].is_dir() else files[0].resolve().parent.name
-    return ImageSeries(name, {frame: (path, 0) for frame, path in numbered.items()})
+    return ImageSeries(readable(name), {frame: (path, 0) for frame, path in numbered.items()})
 
 
 def _num_pages(path: Path) -> int:

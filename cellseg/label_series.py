@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from cellseg.shapes import number_cells
 from pipelines.errors import InputError
+from pipelines.files import check_name
 from pipelines.images import OPEN_SUFFIXES, check_ids, count_pages, image_stem, read_labels
 from pipelines.numbering import frame_number, gaps
 from pipelines.outline_files import OUTLINE_SUFFIXES, Outlined, read_outlines
@@ -96,9 +97,10 @@ def find_series(
     Raises:
         FileNotFoundError: There is no such file or folder.
         InputError: No labels in it, names that are no series, two files of one frame, fractions instead of ids, ids
-            that are negative or beyond int32, an array without pixels.
+            that are negative or beyond int32, an array without pixels, a name that is no text.
     """
     path = Path(path)
+    check_name(path)
     if path.is_dir():
         return _folder(path, shape, label_masks, say)
     if not path.exists():
@@ -224,6 +226,8 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
     # What is called an image and is none (a folder, a link to nothing) is an error, not a frame without file.
     pictures = [path for path in there if path.name.lower().endswith(OPEN_SUFFIXES)]
     pictures = [path for path in pictures if not OTHER_NAMES.fullmatch(image_stem(path))]
+    for path in pictures:
+        check_name(path)
     called = (([path for path in pictures if pattern.fullmatch(image_stem(path))]) for pattern in LABEL_NAMES)
     named = next(filter(None, called), pictures)
     if named:
@@ -238,6 +242,8 @@ def _folder(folder: Path, shape: tuple[int, int] | None, label_masks: bool, say:
         raise InputError(
             f"{folder} holds no labels: no file there ends in {', '.join((*OPEN_SUFFIXES, *OUTLINE_SUFFIXES))}."
         )
+    for path in outlines:
+        check_name(path)
     found = frame_numbers(outlines)
     read = {frame: _single(read_outlines(path), path) for frame, path in found.items()}
     for frame, path in found.items():

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipelines.drawn_labels import check_outlines, draw, is_outlines
 from pipelines.errors import InputError
+from pipelines.files import check_name
 from pipelines.images import image_stem, read_labels, read_pages, stored_dtype
 from pipelines.sources.pairs import labels_of_mask
 
@@ -108,10 +109,11 @@ def pair_files(truth: Path | str, prediction: Path | str, *, probability: bool =
 
     Raises:
         FileNotFoundError: a folder or file does not exist.
-        InputError: no label files, two files of one name, or a file without a partner.
+        InputError: no label files, two files of one name, a name that is no text, or a file without a partner.
     """
     truth, prediction = Path(truth), Path(prediction)
     for path in (truth, prediction):
+        check_name(path)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist. A folder of label TIFFs or PNGs was expected, or a file.")
     if truth.is_file() and prediction.is_file():
@@ -169,6 +171,8 @@ def _label_files(folder: Path, *, probability: bool = False, outlines: bool = Fa
         stems = {plain_stem(path) for path in files}
         drawn = sorted(path for path in folder.iterdir() if is_outlines(path) and not path.name.startswith("."))
         files += [path for path in drawn if plain_stem(path) not in stems]
+    for path in files:
+        check_name(path)
     if not files:
         inside = sorted(path.name for path in folder.iterdir() if path.is_dir())
         hint = f" It holds the folders {some(inside)}: did you mean one of them?" if inside else ""

@@ -25,7 +25,7 @@ from cellseg.streaming import default_memory, predict_streamed, whole_bytes
 from cellseg.views import Helpers
 from pipelines.cluster import connected, on_all_workers
 from pipelines.errors import InputError, InterruptionError
-from pipelines.files import remove_leftovers
+from pipelines.files import check_name, remove_leftovers
 from pipelines.prepare import Progress
 from pipelines.rasters import open_raster
 
@@ -81,7 +81,8 @@ def predict_files(
     Raises:
         InputError: no images, two inputs of the same stem, results that exist or would replace an input, results to go
             on with that were made with other options, a bad run, a folder that cannot be written, no cluster at
-            `scheduler`, or without `keep_going` a bad file; every result written until then is whole.
+            `scheduler`, or without `keep_going` a file whose name is no text (before any work) or a bad file; every
+            result written until then is whole.
     """
     if options.overwrite and options.resume:
         raise InputError("--resume keeps the results that exist and --overwrite replaces them. Pass one of them.")
@@ -89,7 +90,7 @@ def predict_files(
         raise InputError("--measure reads label TIFFs. Leave --format zarr out, or --measure.")
     given = [run] if isinstance(run, Path | str) else run
     folders = [Path(one) for each in given for one in members_of(each)]
-    files = find_inputs(inputs)
+    files, unnamed = _named(find_inputs(inputs), options, say)
     targets = {file: out / f"{result_stem(file)}{SUFFIXES[options.format]}" for file in files}
     read = [Run.read(folder) for folder in folders]
     folders = [one.folder for one in read]  # of a run in the box, its place
@@ -116,7 +117,23 @@ def predict_files(
         measure_files(
             out / CELLS, done, spacing_um=spacing_um, otherwise=otherwise, class_names=names, scores=options.scores
         )
-    return judge.failed
+    return [*unnamed, *judge.failed]
+
+
+def _named(files: Sequence[Path], options: Options, say: Callable[[str], None]) -> tuple[list[Path], list[Path]]:
+    """Files whose names are text, and the others, which are told; without `keep_going` one of them is an InputError."""
+    named: list[Path] = []
+    unnamed: list[Path] = []
+    for file in files:
+        try:
+            check_name(file)
+            named.append(file)
+        except InputError as error:
+            if not options.keep_going:
+                raise
+            say(str(error))
+            unnamed.append(file)
+    return named, unnamed
 
 
 def _outcomes(
@@ -251,6 +268,7 @@ def _is_fatal(outcome: Outcome) -> bool:
 
 def check_writable(out: Path) -> None:
     """Raise InputError before any work if results cannot be written to a folder, which need not be there yet."""
+    check_name(out)
     place = next(one for one in (out, *out.absolute().parents) if one.exists())
     if not place.is_dir():
         raise InputError(f"The results cannot be written to {out}: {place} is a file. Choose another --out.")

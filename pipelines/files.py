@@ -220,8 +220,25 @@ def _only_writer(path: Path) -> Iterator[None]:
             lock.unlink(missing_ok=True)
 
 
+def check_name(path: Path | str) -> None:
+    """Raise InputError for a name that is no UTF-8: tables, pictures and reports could not hold it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"The name '{readable(path)}' is no UTF-8 text, so neither tables nor pictures nor reports can hold it. "
+            "Rename it; a name in English letters and digits is read everywhere."
+        ) from None
+
+
+def readable(path: Path | str) -> str:
+    r"""A name with the bytes that are no UTF-8 as `\xff`, for messages; any other name as it is."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def check_free(path: Path | str, *, marker: str, overwrite: bool = False) -> None:
-    """Raise InputError if `path` exists and may not be replaced (see `whole_folder`)."""
+    """Raise InputError if `path` exists and may not be replaced (see `whole_folder`), or its name is no text."""
+    check_name(path)
     path = Path(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return

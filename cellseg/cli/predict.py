@@ -7,6 +7,7 @@ import click
 
 from cellseg.cli import shell
 from pipelines.errors import InputError
+from pipelines.files import readable
 
 DTYPES = ("float32", "float16", "uint8")
 METHODS = ("auto", "join", "link")
@@ -165,7 +166,7 @@ def predict(ctx, run, inputs, out, others, memory, scheduler, track, volume, no_
         failed = predict_files([run, *others], inputs, out, options=options, spacing_um=sizes["spacing_um"], **how)
     click.echo(str(out))
     if failed:
-        click.echo(f"cellseg-predict: {len(failed)} files failed: {', '.join(map(str, failed))}", err=True)
+        click.echo(f"cellseg-predict: {len(failed)} files failed: {', '.join(map(readable, failed))}", err=True)
         return shell.BAD_INPUT
     return shell.OK
 

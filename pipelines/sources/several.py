@@ -4,6 +4,7 @@ One folder is what the readers beside this one understand; which folder an exper
 `cellseg.experiment`.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import InputError
+from pipelines.files import check_name
 from pipelines.sample import Item, Sample
 
 
@@ -27,11 +29,11 @@ def find_all(
         options: Keywords of the reader.
 
     Raises:
-        InputError: two folders of one name, and what the reader refuses.
+        InputError: two folders of one name, a file whose name is no text, and what the reader refuses.
     """
     options = options or {}
     if len(sources) == 1:
-        return reader(sources[0], **options)
+        return _named(reader(sources[0], **options))
     places: dict[str, Path] = {}
     for source in sources:
         name = source.resolve().name
@@ -41,12 +43,19 @@ def find_all(
                 "told apart. Rename one of the folders."
             )
         places[name] = source
-    return [_of(folder, item) for folder, source in places.items() for item in reader(source, **options)]
+    return _named([_of(folder, item) for folder, source in places.items() for item in reader(source, **options)])
 
 
 def root(sources: Sequence[Path]) -> Path:
     """The folder that holds all of them: what raw files are named relative to."""
     return sources[0] if len(sources) == 1 else Path(os.path.commonpath([source.resolve() for source in sources]))
+
+
+def _named(items: list[Item]) -> list[Item]:
+    """The items as they are; InputError if the name of a file is no text."""
+    for file in itertools.chain.from_iterable(item.files for item in items):
+        check_name(file)
+    return items
 
 
 def _of(folder: str, item: Item) -> Item:

@@ -1,3 +1,4 @@
+import os
 import re
 
 import numpy as np
@@ -169,6 +170,15 @@ def test_a_folder_without_labels(tmp_path):
     (tmp_path / "a.geojson").write_text("{}")
     with pytest.raises(InputError, match=r"a.geojson is no GeoJSON of cells"):
         find_series(tmp_path / "a.geojson")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zip"])
+def test_a_name_that_is_no_text(tmp_path, suffix):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff_0" + suffix.encode())
+    (write_rois if suffix == ".zip" else write_labels)(path, labels())
+    for given in (tmp_path, path):
+        with pytest.raises(InputError, match=rf"a\\xff_0{suffix}' is no UTF-8"):
+            find_series(given)
 
 
 def test_missing_frames(tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,20 @@ def test_two_files_of_one_name(folders):
     write_labels(truth / "a_mask.tif", cells.empty())
     with pytest.raises(InputError, match=r"stand for one image, a: .*a\.tif, .*a_mask\.tif"):
         pair_files(truth, result)
+
+
+@pytest.mark.parametrize("side", ["truth", "prediction"])
+def test_a_name_that_is_no_text(tmp_path, side):
+    for name in ("truth", "prediction"):
+        (tmp_path / name).mkdir()
+        write_labels(os.fsdecode(os.fsencode(tmp_path / name) + b"/a\xff.tif"), np.zeros((2, 2), np.uint8))
+    other = "prediction" if side == "truth" else "truth"
+    write_labels(tmp_path / "b.tif", np.zeros((2, 2), np.uint8))
+    bad = next((tmp_path / side).iterdir())
+    given = {side: bad, other: tmp_path / "b.tif"}
+    for one in ({"truth": tmp_path / "truth", "prediction": tmp_path / "prediction"}, given):
+        with pytest.raises(InputError, match=r"a\\xff.tif' is no UTF-8"):
+            pair_files(one["truth"], one["prediction"])
 
 
 def test_missing_folder(folders, tmp_path):

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -139,6 +140,40 @@ def test_keep_going_lists_what_failed_and_exits_2(tmp_path, run, capsys):
     assert shell.run(predict.predict, arguments) == 2
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif", "c.tif"]
     assert "1 files failed" in capsys.readouterr().err
+
+
+def folder_with_an_odd_name(tmp_path):
+    """a.tif, b.tif and one whose name is the bytes o, 0xff; returns the latter as messages show it."""
+    for seed, name in enumerate("abc"):
+        write(tmp_path / "in" / f"{name}.tif", discs(seed))
+    os.rename(tmp_path / "in" / "c.tif", os.fsencode(tmp_path / "in") + b"/o\xff.tif")
+    return str(tmp_path / "in" / "o\\xff.tif")
+
+
+@pytest.mark.parametrize("options", [[], ["--measure"], ["--measure", "--track"]])
+def test_a_name_that_is_no_text_is_refused_before_any_work(tmp_path, run, capsys, options):
+    odd = folder_with_an_odd_name(tmp_path)
+    arguments = [str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out"), *options]
+    assert shell.run(predict.predict, arguments) == shell.BAD_INPUT
+    said = capsys.readouterr().err
+    assert f"'{odd}' is no UTF-8" in said and "Rename" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_that_is_no_text_is_passed_over_with_keep_going(tmp_path, run, capsys):
+    odd = folder_with_an_odd_name(tmp_path)
+    arguments = [str(run), str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--measure", "--keep-going"]
+    assert shell.run(predict.predict, arguments) == shell.BAD_INPUT
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif", "cells.csv"]
+    said = capsys.readouterr().err
+    assert f"'{odd}' is no UTF-8" in said and said.endswith(f"1 files failed: {odd}\n")
+
+
+def test_a_folder_for_results_whose_name_is_no_text(tmp_path, run, capsys):
+    path = write(tmp_path / "in" / "a.tif", discs(0))
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/out\xff")
+    assert shell.run(predict.predict, [str(run), str(path), "--out", out]) == shell.BAD_INPUT
+    assert "out\\xff' is no UTF-8" in capsys.readouterr().err and not os.path.exists(out)
 
 
 def test_the_command_prints_the_folder_and_exits_0(tmp_path, run, capsys):

@@ -55,6 +55,16 @@ def test_the_manifest_says_what_is_inside(tmp_path):
     assert (folder / "preview.png").stat().st_size > 5000
 
 
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    source = write_pairs(tmp_path / "raw", 6)
+    first = sorted(path.name for path in (source / "images").iterdir())[0]
+    for folder in ("images", "labels"):
+        os.rename(source / folder / first, os.fsencode(source / folder) + b"/a\xff.tif")
+    with pytest.raises(InputError, match=r"images.a\\xff.tif' is no UTF-8 .*Rename"):
+        run(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("format", ["npz", "tfrecord"])
 def test_several_workers_write_the_same_bytes(tmp_path, format):
     source = write_pairs(tmp_path / "raw", 6)
