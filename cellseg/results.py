@@ -6,7 +6,7 @@ Finding the cells is the work of `cellseg.stages`; file formats live in `pipelin
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -46,7 +46,7 @@ class Options:
         classes: STEM_classes.tif; `predict_files` sets it for a run that knows classes.
         scores: STEM_scores.csv, see `scores_table`; `predict_files` sets it for a run that finds cells one by one.
         keep_going: Skip files that fail.
-        overwrite: Replace results that exist.
+        overwrite: Replace results that exist; see `check_targets`.
         resume: Skip images whose labels exist. They are written last, so that all of such an image is there; what else
             a killed call has left is written again.
     """
@@ -148,7 +148,11 @@ def missing(targets: dict[Path, Path], options: Options, say: Callable[[str], No
 
 
 def check_targets(targets: dict[Path, Path], options: Options) -> None:
-    """Raise InputError where results would replace one another, an image, or results that are there."""
+    """Raise InputError where results would replace one another, an image, or results that are there.
+
+    Nor may `options.overwrite` leave what was made with the older labels of an image, such as outlines that are not
+    asked for again, beside its new ones.
+    """
     writer: dict[Path, Path] = {}
     inputs = {os.path.realpath(file) for file in targets}  # Path.resolve throws at links in a circle
     for file, target in targets.items():
@@ -169,6 +173,25 @@ def check_targets(targets: dict[Path, Path], options: Options) -> None:
             "Pass --resume to go on with the images that have none, --overwrite to replace them, or choose another "
             "--out."
         )
+    if options.overwrite and (stale := _stale(targets, options, {*writer, *table}, inputs)):
+        more = f" (and {len(stale) - 1} files more)" if len(stale) > 1 else ""
+        raise InputError(
+            f"{stale[0]}{more} was made with the older labels, which --overwrite replaces, and would no longer fit. "
+            "Ask for it as well, remove it, or choose another --out."
+        )
+
+
+def _stale(targets: dict[Path, Path], options: Options, written: set[Path], inputs: set[str]) -> list[Path]:
+    """What is there of the labels that are replaced, and is not written again."""
+    every = replace(
+        options, probability="float32", overlay=True, roi=True, geojson=True, classes=True, scores=True, measure=True
+    )
+    found: dict[Path, None] = {}
+    for file, target in targets.items():
+        if target.exists():
+            paths = [*outputs(target, every, num_pages=_num_pages(file, every)).values(), target.with_name(CELLS)]
+            found |= dict.fromkeys(path for path in paths if path not in written and path.exists())
+    return [path for path in found if os.path.realpath(path) not in inputs]
 
 
 def _num_pages(file: Path, options: Options) -> int:

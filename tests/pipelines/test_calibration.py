@@ -3,7 +3,7 @@ import pytest
 import tifffile
 
 from pipelines.calibration import read_interval_s, read_section_um
-from pipelines.images import write_image, write_labels
+from pipelines.images import read_spacing_um, write_image, write_labels
 
 FRAMES = np.zeros((3, 8, 8), np.uint8)
 
@@ -32,6 +32,15 @@ def test_what_cellseg_writes(tmp_path):
     write_labels(tmp_path / "z.tif", labels, spacing_um=(2.0, 0.5, 0.5), sections=True)
     assert (read_interval_s(tmp_path / "t.tif"), read_section_um(tmp_path / "t.tif")) == (600, None)
     assert (read_interval_s(tmp_path / "z.tif"), read_section_um(tmp_path / "z.tif")) == (None, 2)
+
+
+@pytest.mark.parametrize(("side", "known"), [(1e-7, False), (1e-6, True), (49.0, True), (2e6, False)])
+def test_sides_that_no_voxel_has_are_not_known(tmp_path, side, known):
+    path = tmp_path / "a.ome.tif"
+    tags = {"PhysicalSizeX": side, "PhysicalSizeY": side, "PhysicalSizeZ": side}
+    tifffile.imwrite(path, FRAMES, metadata={"axes": "ZYX", **tags})
+    assert read_section_um(path) == (side if known else None)
+    assert read_spacing_um(path) == ((side, side) if known else None)
 
 
 def test_unknown_is_none(tmp_path):

@@ -12,7 +12,9 @@ import pytest
 from pipelines.errors import InputError
 from pipelines.files import (
     check_free,
+    check_name,
     locked_folder,
+    readable,
     remove_leftovers,
     sha256,
     temporary_name,
@@ -23,6 +25,22 @@ from pipelines.files import (
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("name", "shown"), [(b"a\xff.tif", r"a\xff.tif"), (b"\xe4/b", r"\xe4/b")])
+def test_names_that_are_no_text(name, shown):
+    path = os.fsdecode(name)
+    assert readable(path) == shown
+    for check in (check_name, lambda one: check_free(one, marker="a")):
+        with pytest.raises(InputError) as caught:
+            check(path)
+        assert f"The name '{shown}' is no UTF-8 text" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["zelle-ä.tif", "細胞 1.tif", "a\\xff.tif"])
+def test_names_of_any_language_are_text(name):
+    check_name(name)
+    assert readable(name) == name
 
 
 def test_whole_file_appears_under_its_name_in_a_new_folder(tmp_path):
