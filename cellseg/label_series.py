@@ -28,6 +28,7 @@ LABEL_NAMES = tuple(map(re.compile, (r"mask\d+", r"man_(seg|track)\d+", r".*_cp_
 OTHER_NAMES = re.compile(r".*_(probability|overlay|classes)")
 SHOWN = 5
 SPREAD = 3.0
+MOST_PAGES = 2**20  # of a sequence in one ROI set: every page up to the last is a frame, with outlines or without
 LARGEST_UNTOLD = 2**28  # pixels of an image whose size outlines alone tell
 
 Say = Callable[[str], None]
@@ -112,6 +113,11 @@ def find_series(
     elif suffix in OUTLINE_SUFFIXES:
         outlined = read_outlines(path)
         last = max(outlined.pages, default=0)
+        if last >= MOST_PAGES:
+            raise InputError(
+                f"{path} has an outline at position {last + 1}, which is hardly a frame: at most {MOST_PAGES} were "
+                "expected. Delete it, or save the ROI set anew from the stack."
+            )
         size = shape or _bounds({path: outlined}, say)
         pages = {page: partial(_drawn, outlined, page, size, str(path), say) for page in range(last + 1)}
         _tell_passed_over(outlined, path, say)

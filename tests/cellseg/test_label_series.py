@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import roifile
 
 from cellseg.interchange import write_geojson, write_rois
 from cellseg.label_series import few, find_series, frame_numbers, scattered_id
@@ -179,6 +180,14 @@ def test_a_name_that_is_no_text(tmp_path, suffix):
     for given in (tmp_path, path):
         with pytest.raises(InputError, match=rf"a\\xff_0{suffix}' is no UTF-8"):
             find_series(given)
+
+
+def test_a_position_that_no_stack_has(tmp_path):
+    roi = roifile.ImagejRoi.frompoints(np.array([[1, 1], [4, 1], [4, 4]], np.int16), name="far")
+    roi.position = 2_000_000_000
+    roifile.roiwrite(tmp_path / "a.zip", [roi])
+    with pytest.raises(InputError, match=r"a.zip has an outline at position 2000000000.*at most 1048576"):
+        find_series(tmp_path / "a.zip", shape=(8, 8))
 
 
 def test_missing_frames(tmp_path):
