@@ -20,6 +20,7 @@ from pathlib import Path
 from pipelines.errors import InputError, InterruptionError
 
 PARTIAL = ".partial"
+LONGEST_NAME = 255  # bytes, of the usual file systems
 WORK = f".work{PARTIAL}"  # end of the name of a folder of unfinished work
 _LEFTOVER = re.compile(rf"\..*{re.escape(PARTIAL)}-(?P<host>[0-9a-f]{{8}})-(?P<process>\d+)(\.[^.]*)?")
 _MOVED = re.compile(rf"\.(?P<name>.+)(\.replaced-\d+|{re.escape(PARTIAL)}\.lock)")
@@ -51,7 +52,14 @@ def whole_file(path: Path | str) -> Iterator[Path]:
 
 def temporary_name(path: Path, process: int) -> Path:
     """The name under which a process of this machine writes what becomes `path`."""
-    return path.with_name(f".{path.stem}{PARTIAL}-{_host()}-{process}{path.suffix}")
+    end = f"{PARTIAL}-{_host()}-{process}{path.suffix}"
+    stem = path.stem
+    if len(os.fsencode(f".{stem}{end}")) > LONGEST_NAME:
+        # Cut, but no two files of one folder alike: threads may write both at once.
+        end = f"~{zlib.crc32(os.fsencode(path.name)):08x}{end}"
+        while stem and len(os.fsencode(f".{stem}{end}")) > LONGEST_NAME:
+            stem = stem[:-1]
+    return path.with_name(f".{stem}{end}")
 
 
 def remove_leftovers(folder: Path | str) -> None:

@@ -52,6 +52,29 @@ def test_whole_file_appears_under_its_name_in_a_new_folder(tmp_path):
     assert names(tmp_path / "new") == ["a.txt"]
 
 
+@pytest.mark.parametrize("letter", ["x", "ä", "细"])
+def test_a_name_as_long_as_they_may_be_is_written(tmp_path, letter):
+    """255 bytes are a file name's end; the temporary name needs some of its own."""
+    stem = letter * ((255 - len(".tif") - 1) // len(letter.encode()))
+    names_of_two = [f"{stem}{number}.tif" for number in (1, 2)]
+    with whole_file(tmp_path / names_of_two[0]) as one, whole_file(tmp_path / names_of_two[1]) as other:
+        assert one != other
+        one.write_text("1")
+        other.write_text("2")
+        assert all(len(path.name.encode()) <= 255 and path.suffix == ".tif" for path in (one, other))
+    assert names(tmp_path) == sorted(names_of_two)
+    assert (tmp_path / names_of_two[1]).read_text() == "2"
+
+
+def test_a_leftover_of_a_long_name_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = temporary_name(tmp_path / ("x" * 250 + ".tif"), ended.pid)
+    left.write_text("half")
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
 def test_whole_file_keeps_the_old_one_when_writing_fails(tmp_path, error):
     (tmp_path / "a.txt").write_text("old")
