@@ -7,8 +7,9 @@ import contextlib
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipelines.decoding import MICROMETRES, SPACINGS_UM, TIFF_SUFFIXES, checked_suffix, open_tiff
+from pipelines.decoding import MICROMETRES, SPACINGS_UM, TIFF_SUFFIXES, checked_suffix
 from pipelines.microscopes import MICROSCOPE_SUFFIXES, read_calibration
+from pipelines.tiffs import open_tiff
 
 SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "msec": 1e-3, "µs": 1e-6, "μs": 1e-6}
 SECONDS |= {"us": 1e-6, "ns": 1e-9, "min": 60.0, "minute": 60.0, "minutes": 60.0, "h": 3600.0, "hour": 3600.0}
@@ -35,7 +36,8 @@ def _above_zero(
 ) -> float | None:
     if path.is_dir() or checked_suffix(path) not in TIFF_SUFFIXES:
         return None
-    with open_tiff(path) as (tif, _), contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError):
+    with open_tiff(path) as tiff, contextlib.suppress(ElementTree.ParseError, ValueError, KeyError, TypeError):
+        tif = tiff.file
         if tif.ome_metadata:
             pixels = next(one for one in ElementTree.fromstring(tif.ome_metadata).iter() if one.tag.endswith("}Pixels"))
             value = float(pixels.attrib[ome]) * units[pixels.get(f"{ome}Unit", ome_unit)]

@@ -82,8 +82,8 @@ def check_claim(path: Path, claimed: int, stored: int, *, labels: bool) -> None:
         )
 
 
-def check_tiff(tif: tifffile.TiffFile, path: Path) -> None:
-    """Raise InputError unless every byte that the headers of a TIFF speak of is there, and can hold what it should.
+def checked_pages(tif: tifffile.TiffFile, path: Path) -> Iterator[tifffile.TiffPage | tifffile.TiffFrame]:
+    """The pages of a TIFF, one by one; InputError unless all that they speak of is there and can hold what it should.
 
     tifffile passes over a tag that is not all there (OME axes among them), gives zeros for a strip that is not there,
     ends the list of pages where it cannot follow it, goes round in a circle of pages for ever, and asks for the memory
@@ -101,6 +101,7 @@ def check_tiff(tif: tifffile.TiffFile, path: Path) -> None:
         if not segments or any(count == 0 or offset + count > size for offset, count in segments):
             raise damaged(path, f"the pixels of page {index} are not all in the file")
         _check_pixels(page, size, path, index)
+        yield page
     if "<!ENTITY" in tif.pages.first.description:  # of OME-XML, which has none; a few lines unfold to a billion words
         raise damaged(path, "its description defines entities")
     tif.filehandle.seek(tif.pages.next_page_offset or 0)
@@ -111,16 +112,21 @@ def check_tiff(tif: tifffile.TiffFile, path: Path) -> None:
 
 def end_of_tags(tif: tifffile.TiffFile, offset: int) -> int:
     """End of the last tag value that the page header at `offset` points to."""
+    end = 0
+    for _, kind, count, place in _tags(tif, offset):
+        length = count * TAG_SIZES.get(kind, 0)
+        if length > tif.tiff.tagoffsetthreshold:
+            end = max(end, place + length)
+    return end
+
+
+def _tags(tif: tifffile.TiffFile, offset: int) -> list[tuple[int, ...]]:
+    """(code, kind, count, place or value) of every tag of the header at `offset`."""
     file, layout = tif.filehandle, tif.tiff
     entry = struct.Struct(layout.byteorder + ("HHQQ" if layout.is_bigtiff else "HHII"))
     file.seek(offset)
     (number,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
-    end = 0
-    for _, kind, count, place in entry.iter_unpack(file.read(number * entry.size)):
-        length = count * TAG_SIZES.get(kind, 0)
-        if length > layout.tagoffsetthreshold:
-            end = max(end, place + length)
-    return end
+    return list(entry.iter_unpack(file.read(number * entry.size)))
 
 
 def _check_pixels(page: tifffile.TiffPage | tifffile.TiffFrame, size: int, path: Path, index: int) -> None:

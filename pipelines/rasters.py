@@ -15,23 +15,12 @@ import numpy as np
 import tifffile
 
 from pipelines.damage import check_claim, damage_reported
-from pipelines.decoding import (
-    TIFF_SUFFIXES,
-    arranged,
-    checked_suffix,
-    num_pages,
-    open_tiff,
-    picture_layout,
-    plain,
-    read_spacing_um,
-)
+from pipelines.decoding import TIFF_SUFFIXES, checked_suffix, picture_layout, read_spacing_um
 from pipelines.disk import clipped
-from pipelines.errors import InputError
 from pipelines.images import image_dtype, read_page
 from pipelines.microscopes import MICROSCOPE_SUFFIXES, layout
 from pipelines.ome_zarr import ZarrImage, is_zarr
-
-JPEG = (6, 7, 34892, 33007)  # of TIFF's compressions: tables lie in the header
+from pipelines.tiffs import JPEG, arranged, check_channels, num_pages, open_tiff, plain
 
 
 class Raster(ABC):
@@ -108,9 +97,11 @@ class TiffRaster(Raster):
 
     def __init__(self, path: Path):
         self.path, self.spacing_um = path, read_spacing_um(path)
-        with open_tiff(path) as (tif, series):
+        with open_tiff(path) as tiff:
+            tif, series = tiff.file, tiff.series
             check_claim(path, sum(one.nbytes for one in series), tif.filehandle.size, labels=True)
-            self._places = [place for number, one in enumerate(series) for place in _places(number, one)]
+            places = [place for number, one in enumerate(series) for place in _places(number, one)]
+            self._places = places if tiff.order is None else [places[number] for number in tiff.order]
             shapes, blocks = [], []
             for one in series:
                 sides = {axis: side for axis, side in zip(one.axes, one.shape, strict=True) if axis in "YX"}
@@ -118,9 +109,7 @@ class TiffRaster(Raster):
                 pixel = _converted(np.zeros((1, 1, 1, channels), one.dtype), tif, one, path)
                 shapes.append((sides["Y"], sides["X"], pixel.shape[-1]))
                 blocks.append(_block(one, (sides["Y"], sides["X"])))
-            if len(set(shapes)) > 1:
-                sizes = ", ".join(f"{height}x{width}" for height, width, _ in shapes[:4])
-                raise InputError(f"{path} holds pages of different sizes ({sizes}, ...). Save them as separate files.")
+            check_channels(path, [channels for _, _, channels in shapes])
             self.pages, self.shape, self.dtype = len(self._places), shapes[0], pixel.dtype
             self.block = max(rows for rows, _ in blocks), max(columns for _, columns in blocks)
             self.stored_bytes = channels * one.dtype.itemsize
@@ -129,8 +118,8 @@ class TiffRaster(Raster):
         """See `Raster.read`."""
         rows, columns = clipped(rows, self.shape[0]), clipped(columns, self.shape[1])
         place = self._places[page]
-        with open_tiff(self.path) as (tif, all_series):
-            series = all_series[place.series]
+        with open_tiff(self.path) as tiff:
+            tif, series = tiff.file, tiff.series[place.series]
             if _is_plain(series):
                 window = _plain_window(tif, series, place.page, rows, columns)
             elif place.headers:
@@ -189,7 +178,7 @@ class ZarrRaster(Raster):
 
 
 def _converted(pages: np.ndarray, tif: tifffile.TiffFile, series: tifffile.TiffPageSeries, path: Path) -> np.ndarray:
-    return image_dtype(plain(pages, tif, series, labels=False), path)
+    return image_dtype(plain(pages, tif, series, path, labels=False), path)
 
 
 def _is_plain(series: tifffile.TiffPageSeries) -> bool:

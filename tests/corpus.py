@@ -1,6 +1,6 @@
-"""Corpus: some 370 broken or odd image files, made by a seed, each with what a reader must make of it.
+"""Corpus: some 400 broken or odd image files, made by a seed, each with what a reader must make of it.
 
-Those that are odd and right live in `tests.odd_images`. What the commands make of all is swept by
+Those that are odd and right live in `tests.odd_images` and `tests.odd_pages`. What the commands make of all is swept by
 `tests.reliability.bad_input`; bytes that nobody has thought of are tried by `tests.reliability.fuzzing`.
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from tests.odd_images import EITHER, REFUSED, SCENE, SIDE, Case, encoded, expect, odd, tiff, tiff_bytes, write
+from tests.odd_pages import ome, pages
 
 
 def cases(seed: int = 0) -> list[Case]:
     """All files, the same for the same seed."""
     rng = np.random.default_rng(seed)
-    found = [*odd(), *_damaged(rng), *_tags(), *_enormous(), *_places()]
+    found = [*odd(), *pages(), *_damaged(rng), *_tags(), *_enormous(), *_places()]
     names = [case.name for case in found]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
     return found
@@ -127,9 +128,9 @@ def _tags() -> Iterator[Case]:
         "ome-not-xml": '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image',
         "ome-laughs": _laughs(),
         "ome-entity": _external_entity(),
-        "ome-many-planes": _ome(size_t=10**6),
-        "ome-no-size": _ome().replace('SizeX="48"', 'SizeX="x"'),
-        "ome-other-file": _ome(more='<TiffData><UUID FileName="../../../etc/passwd">urn:uuid:1</UUID></TiffData>'),
+        "ome-many-planes": ome("<TiffData/>", frames=10**6),
+        "ome-no-size": ome("<TiffData/>").replace('SizeX="48"', 'SizeX="x"'),
+        "ome-other-file": ome('<TiffData><UUID FileName="../../../etc/passwd">urn:uuid:1</UUID></TiffData>'),
     }.items():
         kind = REFUSED if name in ("ome-laughs", "ome-entity") else EITHER
         yield expect(f"{name}.tif", tiff(description=text, metadata=None), kind, kind)
@@ -320,24 +321,15 @@ def _png_bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 
-def _ome(size_t: int = 1, more: str = "") -> str:
-    return (
-        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
-        f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="48" SizeY="48" SizeC="1" SizeZ="1" '
-        f'SizeT="{size_t}"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{more or "<TiffData/>"}'
-        "</Pixels></Image></OME>"
-    )
-
-
 def _laughs() -> str:
     """Entities that unfold to 10**9 words."""
     lines = ['<!ENTITY l0 "lol">'] + [f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10)]
-    head, body = _ome().split("?>", 1)
+    head, body = ome("<TiffData/>").split("?>", 1)
     return f"{head}?><!DOCTYPE OME [{''.join(lines)}]>{body.replace('<TiffData/>', '<TiffData/><X>&l9;</X>')}"
 
 
 def _external_entity() -> str:
-    head, body = _ome().split("?>", 1)
+    head, body = ome("<TiffData/>").split("?>", 1)
     inside = body.replace("<TiffData/>", "<TiffData/><X>&x;</X>")
     return f'{head}?><!DOCTYPE OME [<!ENTITY x SYSTEM "file:///etc/passwd">]>{inside}'
 

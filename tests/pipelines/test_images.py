@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from pipelines import damage, decoding, images
+from pipelines import damage, images, tiffs
 from pipelines.errors import InputError
 
 RNG_SEED = 0
@@ -215,10 +215,10 @@ def test_a_file_just_written_is_not_remembered(tmp_path, age, remembered):
     # It may be written again within one tick of the file system's clock, with the same length and time stamps.
     save_stack(tmp_path / "a.tif", "plain")
     os.utime(tmp_path / "a.tif", (time.time() - age,) * 2)
-    before = decoding._headers.cache_info()
+    before = tiffs._headers.cache_info()
     images.read_page(tmp_path / "a.tif", 0)
     images.read_page(tmp_path / "a.tif", 1)
-    after = decoding._headers.cache_info()
+    after = tiffs._headers.cache_info()
     assert (after.misses - before.misses, after.hits - before.hits) == ((1, 1) if remembered else (0, 0))
 
 
