@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
@@ -60,7 +61,7 @@ class Tiff:
 
 @contextlib.contextmanager
 def open_tiff(path: Path) -> Iterator[Tiff]:
-    """A TIFF, open for reading.
+    """A TIFF, open for reading. Nothing but this file is read, whatever its description says.
 
     Raises:
         InputError: damaged; pages of different sizes or dtypes; images that lie in other files.
@@ -88,7 +89,9 @@ def _headers(path: Path, state: tuple) -> Tiff:
         path: The file.
         state: What changes when the file does; a new one reads it anew.
     """
-    with tifffile.TiffFile(path) as tif:
+    with tifffile.TiffFile(path, _multifile=False) as tif:
+        # These two would look for the other files of a folder. Micro-Manager describes each of them for ImageJ, too.
+        vars(tif).update(is_mmstack=False, is_ndtiff=False)
         # By place: whole headers of thousands of pages would take their memory.
         looks = {page.offset: hash(_look(page, tif)) for page in checked_pages(tif, path)}
         if len(set(looks.values())) > 1:
@@ -132,7 +135,7 @@ def _check_description(tif: tifffile.TiffFile, series: list[Series], path: Path)
     kind = next((kind for kind in ("ome", "imagej", "shaped") if getattr(tif, f"is_{kind}")), None)
     # tifffile falls back to single pages when the description promises more than the file holds.
     fits = kind is None or series[0].kind == kind
-    if any(page is None for one in series for page in one):
+    if any(page is None for one in series for page in one) or (not fits and _names_other_files(tif)):
         raise InputError(
             f"{path} describes images that lie in other files, and only the file itself is read. Open the series in "
             "Fiji (File > Import > Bio-Formats) and save it as one plain TIFF."
@@ -141,6 +144,21 @@ def _check_description(tif: tifffile.TiffFile, series: list[Series], path: Path)
         raise damaged(path, f"its {kind} description does not fit its content")
     if any({"Y", "X"} - set(one.axes) for one in series):
         raise InputError(f"{path}: its axes are {series[0].axes}; rows (Y) and columns (X) were expected.")
+
+
+def _names_other_files(tif: tifffile.TiffFile) -> bool:
+    """Whether OME-XML places an image, or all it has to say, in a file of another UUID."""
+    with contextlib.suppress(ElementTree.ParseError):
+        root = ElementTree.fromstring(tif.ome_metadata or "<OME/>")
+        own, name = root.get("UUID"), tif.filename.lower()
+        for one in root.iter():
+            if one.tag.endswith("}BinaryOnly"):
+                return True
+            if one.tag.endswith("}UUID") and one.text != own:
+                if own is not None or one.get("FileName", "").lower() != name:
+                    return True
+                own = one.text
+    return False
 
 
 def _check_alike(series: list[Series], looks: dict[int, int], path: Path) -> None:

@@ -45,6 +45,11 @@ def pages() -> Iterator[Case]:
     yield expect("mask-page.tif", _written([SCENE, SCENE > 0], mask))
     yield expect("mask-pages.tif", _written([STACK[0], SCENE > 0, STACK[1], SCENE > 0], mask * 2), STACK[:2], STACK[:2])
     yield from _colours()
+    other = '<TiffData><UUID FileName="{}">urn:uuid:1</UUID></TiffData>'
+    yield expect("ome-binary-only.tif", tiff(description=binary_only(), metadata=None), REFUSED, REFUSED)
+    for name, file in {"above": "../../../etc/passwd", "absolute": "/dev/zero", "sibling": "plain.tif"}.items():
+        described = tiff(description=ome(other.format(file)), metadata=None)
+        yield expect(f"ome-file-{name}.tif", described, REFUSED, REFUSED)
 
 
 def _palettes() -> Iterator[Case]:
@@ -97,3 +102,8 @@ def ome(data: str, *, frames: int = 1, root: str = "", side: int = SCENE.shape[0
         f'DimensionOrder="XYCZT" Type="uint8" SizeX="{side}" SizeY="{side}" SizeC="1" SizeZ="1" SizeT="{frames}">'
         f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{data}</Pixels></Image></OME>'
     )
+
+
+def binary_only() -> str:
+    """OME-XML of a file whose description lies in another."""
+    return f'<?xml version="1.0"?><OME xmlns="{LINE}"><BinaryOnly MetadataFile="all.ome" UUID="urn:uuid:1"/></OME>'

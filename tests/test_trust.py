@@ -3,12 +3,16 @@
 import ast
 import io
 import json
+import os
 import pickle
+import struct
+import sys
 import zipfile
 
 import keras
 import numpy as np
 import pytest
+import tifffile
 from keras import layers
 
 from cellseg import experiment as experiments
@@ -16,12 +20,14 @@ from cellseg import runs, yaml_text
 from cellseg.checkpoints import Checkpoint
 from cellseg.label_series import find_series
 from cellseg.models.mask_rcnn import published
-from pipelines import outline_files
+from pipelines import images, outline_files
 from pipelines.errors import InputError
 from pipelines.outline_files import read_geojson, read_rois
+from pipelines.rasters import open_raster
 from pipelines.shards.manifest import Manifest
 from pipelines.shards.reader import ShardReader
 from tests.datasets import write_shards
+from tests.odd_pages import binary_only, ome
 from tests.runs import bright_pixels_run, identity
 from tests.test_architecture import ROOT, files
 
@@ -337,6 +343,127 @@ def test_a_geojson_nested_without_end_is_refused(tmp_path):
     (tmp_path / "deep.geojson").write_text("[" * 100_000)
     with pytest.raises(InputError, match=r"deep\.geojson is no GeoJSON of cells"):
         read_geojson(tmp_path / "deep.geojson")
+
+
+# An image is read from its own file
+
+
+WATCHING: list[list[str]] = []
+
+
+def _note(event, arguments):
+    if event == "open" and WATCHING and isinstance(arguments[0], str | os.PathLike):
+        WATCHING[-1].append(os.path.realpath(arguments[0]))
+
+
+@pytest.fixture
+def opened():
+    """Paths of all files that are opened meanwhile."""
+    if not getattr(_note, "hooked", False):
+        sys.addaudithook(_note)  # for the life of the process: there is no way to take one back
+        _note.hooked = True
+    WATCHING.append([])
+    yield WATCHING[-1]
+    WATCHING.pop()
+
+
+READERS = [images.read_pages, images.read_labels, images.count_pages, images.read_spacing_um, open_raster]
+READERS += [lambda path: images.read_page(path, 0)]
+ELSEWHERE = r"a\.ome\.tif describes images that lie in other files, and only the file itself is read\. Open the series"
+
+
+@pytest.mark.parametrize("kind", ["beside", "above", "absolute", "link", "pipe", "missing"])
+def test_an_ome_tiff_leads_to_no_other_file(tmp_path, opened, kind):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    secret = (folder if kind == "beside" else tmp_path) / "secret.tif"
+    tifffile.imwrite(secret, np.full((8, 8), 7, np.uint8), metadata=None)
+    (folder / "link").symlink_to(secret)
+    os.mkfifo(folder / "pipe")
+    # Something lies in the pipe, so that whoever opened it would not wait for ever.
+    pipe = os.open(folder / "pipe", os.O_RDWR)
+    os.write(pipe, secret.read_bytes())
+    name = {"beside": "secret.tif", "above": "../secret.tif", "absolute": str(secret)}.get(kind, kind)
+    text = ome(
+        f'<TiffData IFD="0"><UUID FileName="{name}">urn:uuid:2</UUID></TiffData>', root='UUID="urn:uuid:1"', side=8
+    )
+    tifffile.imwrite(folder / "a.ome.tif", np.zeros((8, 8), np.uint8), description=text, metadata=None)
+    opened.clear()
+    for read in READERS:
+        with pytest.raises(InputError, match=ELSEWHERE):
+            read(folder / "a.ome.tif")
+    os.close(pipe)
+    others = {os.path.realpath(path) for path in (secret, folder / "pipe", folder / "missing")}
+    assert str(folder / "a.ome.tif") in opened and not others & set(opened)
+
+
+def test_companions_do_not_give_each_others_frames(tmp_path, opened):
+    """Of a series of two frames in two files, each file gave both."""
+    planes = "".join(
+        f'<TiffData FirstT="{frame}" IFD="0"><UUID FileName="{name}.ome.tif">urn:uuid:{name}</UUID></TiffData>'
+        for frame, name in enumerate("ab")
+    )
+    for frame, name in enumerate("ab"):
+        text = ome(planes, frames=2, root=f'UUID="urn:uuid:{name}"', side=8)
+        plane = np.full((8, 8), frame + 1, np.uint8)
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", plane, description=text, metadata=None)
+    tifffile.imwrite(tmp_path / "c.ome.tif", plane, description=binary_only(), metadata=None)
+    for name in "abc":
+        opened.clear()
+        for read in READERS:
+            with pytest.raises(InputError, match=ELSEWHERE.replace("a", name, 1)):
+                read(tmp_path / f"{name}.ome.tif")
+        assert {os.path.basename(path) for path in opened if path.startswith(str(tmp_path))} == {f"{name}.ome.tif"}
+
+
+def test_an_ome_tiff_that_names_itself_is_read(tmp_path):
+    for name, root in (("a", 'UUID="urn:uuid:1"'), ("b", "")):
+        plane = f'<TiffData IFD="0"><UUID FileName="{name}.ome.tif">urn:uuid:1</UUID></TiffData>'
+        text = ome(plane, root=root, side=8)
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", np.ones((8, 8), np.uint8), description=text, metadata=None)
+        assert all(np.all(images.read_pages(tmp_path / f"{name}.ome.tif") == 1) for _ in range(2))
+
+
+def micro_manager(value, frame, *, version=0):
+    """One frame (8, 8) of a series of two, as Micro-Manager writes it: an index before the first page."""
+    summary = json.dumps({"MicroManagerVersion": "2", "Frames": 2, "Prefix": "x", "Channels": 1}).encode()
+    index = 40 + len(summary)
+    place = index + 28
+    pixels = place + 2 + 12 * 10 + 4 + 8
+    if version:
+        head = struct.pack("<IIII", 483729, version, 2355492, len(summary)) + summary
+        head = head.ljust(index + 20, b"\0")
+    else:
+        head = struct.pack("<IIIIIIII", 54773648, index, 0, 0, 0, 0, 2355492, len(summary)) + summary
+        head += struct.pack("<II5I", 3453623, 1, 0, 0, frame, 0, place)
+    tags = [(256, 4, 1, 8), (257, 4, 1, 8), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, pixels)]
+    tags += [(277, 3, 1, 1), (278, 4, 1, 8), (279, 4, 1, 64), (51123, 2, 8, pixels - 8)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    data = (b"II*\0" + struct.pack("<I", place) + head).ljust(place, b"\0") + directory
+    return data + b'{"a": 1}' + bytes([value]) * 64
+
+
+def test_a_micro_manager_stack_leads_to_no_other_file(tmp_path, opened):
+    for frame in range(2):
+        (tmp_path / f"x_MMStack_{frame}.tif").write_bytes(micro_manager(frame + 1, frame))
+    with tifffile.TiffFile(tmp_path / "x_MMStack_0.tif") as tif:
+        assert tif.is_mmstack and len(tif.series[0]) == 2  # by itself tifffile reads both
+    for frame in range(2):
+        opened.clear()
+        path = tmp_path / f"x_MMStack_{frame}.tif"
+        assert np.array_equal(images.read_pages(path), np.full((1, 8, 8, 1), frame + 1))
+        assert np.array_equal(open_raster(path).read(0, slice(0, 8)), np.full((8, 8, 1), frame + 1))
+        assert {os.path.realpath(one) for one in opened if one.startswith(str(tmp_path))} == {str(path)}
+
+
+def test_an_index_of_ndtiff_is_not_read(tmp_path, opened):
+    (tmp_path / "x.tif").write_bytes(micro_manager(5, 0, version=3))
+    (tmp_path / "NDTiff.index").write_bytes(b"")
+    with tifffile.TiffFile(tmp_path / "x.tif") as tif:
+        assert tif.is_ndtiff
+    opened.clear()
+    assert np.array_equal(images.read_pages(tmp_path / "x.tif"), np.full((1, 8, 8, 1), 5))
+    assert not [one for one in opened if one.endswith("NDTiff.index")]
 
 
 def npy_header(shape):
