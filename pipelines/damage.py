@@ -34,6 +34,9 @@ DENSEST = {5: 2600, 8: 1040, 32946: 1040, 32773: 64}
 LARGEST_UNASKED = 2**30
 LARGEST_TILE = 2**26
 HARDLY_IMAGE, HARDLY_LABELS = 500, max(DENSEST.values())
+# Smaller copies of a page, each half as wide as the one before it: 2**64 pixels have no more.
+MOST_SUBIFDS = 64
+SUBIFDS = 330  # the tag that names them
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # says the system, of whatever file it is asked for then
 
 
@@ -91,6 +94,8 @@ def checked_pages(tif: tifffile.TiffFile, path: Path) -> Iterator[tifffile.TiffP
     """
     size = tif.filehandle.size
     seen: set[int] = set()
+    copies: set[int] = set()
+    smaller = 0  # bytes of the headers of smaller copies
     for index, page in enumerate(tif.pages):
         if page.offset in seen:
             raise damaged(path, f"its pages form a circle: page {index} is one that came before")
@@ -101,6 +106,9 @@ def checked_pages(tif: tifffile.TiffFile, path: Path) -> Iterator[tifffile.TiffP
         if not segments or any(count == 0 or offset + count > size for offset, count in segments):
             raise damaged(path, f"the pixels of page {index} are not all in the file")
         _check_pixels(page, size, path, index)
+        smaller += _check_smaller(page, copies, path, index)
+        if smaller > size:
+            raise damaged(path, f"the headers of its smaller copies take {smaller} bytes, more than the whole file")
         yield page
     if "<!ENTITY" in tif.pages.first.description:  # of OME-XML, which has none; a few lines unfold to a billion words
         raise damaged(path, "its description defines entities")
@@ -127,6 +135,25 @@ def _tags(tif: tifffile.TiffFile, offset: int) -> list[tuple[int, ...]]:
     file.seek(offset)
     (number,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
     return list(entry.iter_unpack(file.read(number * entry.size)))
+
+
+def _check_smaller(page: tifffile.TiffPage | tifffile.TiffFrame, seen: set[int], path: Path, index: int) -> int:
+    """Bytes of the headers of a page's smaller copies (SubIFDs), all of which tifffile reads; added to those seen."""
+    offsets = page.subifds or ()
+    if len(offsets) > MOST_SUBIFDS:
+        raise damaged(path, f"page {index} names {len(offsets)} smaller copies of itself (at most {MOST_SUBIFDS})")
+    tif, length = page.parent, 0
+    for offset in offsets:
+        if offset < 8:  # none, as tifffile understands it
+            continue
+        if offset in seen:
+            raise damaged(path, f"a smaller copy of page {index} is one that came before")
+        seen.add(offset)
+        tags = _tags(tif, offset) if offset < tif.filehandle.size else []
+        if not tags or any(code == SUBIFDS for code, *_ in tags):
+            raise damaged(path, f"a smaller copy of page {index} is not in the file, or has smaller copies itself")
+        length += tif.tiff.tagnosize + len(tags) * tif.tiff.tagsize + tif.tiff.offsetsize
+    return length
 
 
 def _check_pixels(page: tifffile.TiffPage | tifffile.TiffFrame, size: int, path: Path, index: int) -> None:

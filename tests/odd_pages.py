@@ -3,6 +3,7 @@
 Every other odd image lives in `tests.odd_images`; what is broken, in `tests.corpus`, which has them all.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from tests.odd_images import REFUSED, SCENE, Case, expect, scene, tiff
+from tests.odd_images import REFUSED, SCENE, Case, expect, scene, tiff, write
 
 STACK = np.stack([scene(), np.roll(scene(), 3, axis=1), np.roll(scene(), 5, axis=0)])
 WITHOUT: dict[str, Any] = {"metadata": None, "photometric": "minisblack"}
@@ -50,6 +51,8 @@ def pages() -> Iterator[Case]:
     for name, file in {"above": "../../../etc/passwd", "absolute": "/dev/zero", "sibling": "plain.tif"}.items():
         described = tiff(description=ome(other.format(file)), metadata=None)
         yield expect(f"ome-file-{name}.tif", described, REFUSED, REFUSED)
+    yield expect("subifds-300000.tif", write(many_subifds(300_000)), REFUSED, REFUSED)
+    yield expect("subifd-is-the-page.tif", write(many_subifds(1)), REFUSED, REFUSED)
 
 
 def _palettes() -> Iterator[Case]:
@@ -107,3 +110,14 @@ def ome(data: str, *, frames: int = 1, root: str = "", side: int = SCENE.shape[0
 def binary_only() -> str:
     """OME-XML of a file whose description lies in another."""
     return f'<?xml version="1.0"?><OME xmlns="{LINE}"><BinaryOnly MetadataFile="all.ome" UUID="urn:uuid:1"/></OME>'
+
+
+def many_subifds(number: int) -> bytes:
+    """An OME-TIFF whose page names itself `number` times as its smaller copy."""
+    text, pixels = ome("<TiffData/>").encode() + b"\0", SCENE.tobytes()
+    place = 8 + 2 + 11 * 12 + 4
+    tags = [(256, 4, 1, 48), (257, 4, 1, 48), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+    tags += [(270, 2, len(text), place), (273, 4, 1, place + len(text)), (277, 3, 1, 1), (278, 4, 1, 48)]
+    tags += [(279, 4, 1, len(pixels)), (330, 4, number, place + len(text) + len(pixels) if number > 1 else 8)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return b"II*\0\x08\0\0\0" + directory + text + pixels + struct.pack(f"<{number}I", *[8] * number)

@@ -1,5 +1,7 @@
 """TIFF files: pages in the order of the file, whatever they differ in; the pixels of the file and of no other."""
 
+import struct
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,7 +9,7 @@ import tifffile
 from pipelines import images
 from pipelines.errors import InputError
 from pipelines.rasters import open_raster
-from tests.odd_pages import ALIKE
+from tests.odd_pages import ALIKE, many_subifds
 
 ROWS = slice(None)
 IMAGE = np.random.default_rng(0).integers(1, 255, (32, 32)).astype(np.uint8)
@@ -124,6 +126,35 @@ def test_a_mask_of_transparency_is_no_second_image(tmp_path, metadata):
     with tifffile.TiffWriter(tmp_path / "alone.tif") as out:
         out.write(IMAGE > 100, subfiletype=4, metadata=metadata)
     assert np.array_equal(images.read_labels(tmp_path / "alone.tif")[0], (IMAGE > 100) * 255)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (300_000, r"page 0 names 300000 smaller copies of itself \(at most 64\)"),
+        (1, r"a smaller copy of page 0 is not in the file, or has smaller copies itself"),
+    ],
+)
+def test_smaller_copies_without_end_are_damage(tmp_path, number, message):
+    (tmp_path / "a.ome.tif").write_bytes(many_subifds(number))
+    refused(tmp_path / "a.ome.tif", message)
+
+
+def test_smaller_copies_differ_from_each_other(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as out:
+        for page in STACK[:2]:
+            out.write(page, photometric="minisblack", metadata=None, subifds=2)
+            out.write(page[::2, ::2], subfiletype=1, photometric="minisblack", metadata=None)
+            out.write(page[::4, ::4], subfiletype=1, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        first, page = tif.pages[0].subifds[0], tif.pages[1]
+        place, second = page.tags[330].valueoffset, page.subifds[1]
+    data = (tmp_path / "a.tif").read_bytes()
+    assert data[place + 4 : place + 8] == struct.pack("<I", second)
+    (tmp_path / "a.tif").write_bytes(data[: place + 4] + struct.pack("<I", first) + data[place + 8 :])
+    refused(tmp_path / "a.tif", "a smaller copy of page 1 is one that came before")
+    (tmp_path / "a.tif").write_bytes(data[: place + 4] + struct.pack("<I", len(data) + 9) + data[place + 8 :])
+    refused(tmp_path / "a.tif", "a smaller copy of page 1 is not in the file")
 
 
 # Colours
