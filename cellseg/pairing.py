@@ -76,7 +76,11 @@ class Pair:
 
     def _prediction(self) -> np.ndarray:
         try:
-            return self._labels(read_labels(self.prediction))
+            stack = read_labels(self.prediction)
+            # Of 0 and 1 alone, floats are a probability only where cellseg-predict has named them so.
+            named = plain_stem(self.prediction).endswith(PROBABILITY) and stack.max() <= 1
+            if not (named and stored_dtype(self.prediction).kind == "f"):
+                return self._labels(stack)
         except InputError:
             # What the file holds is asked only after it was refused: the question decodes it again.
             if stored_dtype(self.prediction).kind != "f":

@@ -111,7 +111,8 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
 
     Args:
         path: Integer TIFF of 1 to 64 bits, PNG or BMP; several channels only if they are all equal. A float TIFF whose
-            values are whole and not only 0 and 1 is taken, too: MorphoLibJ and ImageJ's 32-bit images hold labels so.
+            values are all whole is taken, too: MorphoLibJ and ImageJ's 32-bit images hold labels so. Of 0 and 1 alone
+            it is what integers would be: no cell, one cell, or a mask. A probability is known by its fractions.
         page: Read only this page (from 0).
 
     Returns:
@@ -245,9 +246,9 @@ def resolution_tags(spacing_um: tuple[float, float] | None, *, imagej: bool) -> 
 
 
 def _are_ids(pages: np.ndarray) -> bool:
-    """Whether floats are whole, finite and not only 0 and 1. A double holds more than int64 can."""
+    """Whether floats are whole and finite. A double holds more than int64 can."""
     low, high = float(pages.min()), float(pages.max())
-    return 1 < high < 2**62 and low > -(2**62) and bool((pages == np.rint(pages)).all())
+    return high < 2**62 and low > -(2**62) and bool((pages == np.rint(pages)).all())
 
 
 def image_dtype(pages: np.ndarray, path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from tests.odd_images import REFUSED, SCENE, Case, expect, scene, tiff, write
+from tests.odd_images import PAGES, REFUSED, SCENE, Case, expect, scene, tiff, write
 
 STACK = np.stack([scene(), np.roll(scene(), 3, axis=1), np.roll(scene(), 5, axis=0)])
 WITHOUT: dict[str, Any] = {"metadata": None, "photometric": "minisblack"}
@@ -53,6 +53,10 @@ def pages() -> Iterator[Case]:
         yield expect(f"ome-file-{name}.tif", described, REFUSED, REFUSED)
     yield expect("subifds-300000.tif", write(many_subifds(300_000)), REFUSED, REFUSED)
     yield expect("subifd-is-the-page.tif", write(many_subifds(1)), REFUSED, REFUSED)
+    whole = scene("float32")
+    one = (whole == 50).astype("float32")
+    yield expect("float32-no-cell.tif", tiff(array=whole * 0), whole[None] * 0, PAGES * 0)
+    yield expect("float32-one-cell.tif", tiff(array=one), one[None], one[None])
 
 
 def _palettes() -> Iterator[Case]:

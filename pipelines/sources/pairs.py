@@ -102,7 +102,8 @@ def check_not_wrapped(labels: np.ndarray, path: Path | str) -> None:
     highest = int(labels.max())
     if highest not in (2**8 - 1, 2**16 - 1) or len(np.unique(labels[labels > 0])) < highest:
         return
-    if np.iinfo(images.stored_dtype(path)).max != highest:
+    stored = images.stored_dtype(path)
+    if stored.kind not in "ui" or np.iinfo(stored).max != highest:
         return
     pieces = int(label(labels, connectivity=2, background=0).max())
     if pieces > highest:

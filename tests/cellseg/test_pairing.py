@@ -42,6 +42,16 @@ def test_what_predict_writes_beside_the_labels_is_left_out(folders):
     assert [pair.prediction.name for pair in pair_files(truth, result)] == ["a.tif", "b.tif"]
 
 
+def test_floats_of_0_and_1_are_a_probability_only_by_their_name(folders):
+    """Of an empty image, other programs' float labels and a probability by cellseg-predict are the same file."""
+    truth, result = folders
+    for blank in (np.zeros((6, 8), np.float32), np.eye(6, 8, dtype=np.float32)):
+        for name, dtype in (("a.tif", np.int32), ("a_probability.tif", np.float32)):
+            write_image(result / name, blank)
+            ((_, _, prediction),) = Pair("a", truth / "a.tif", result / name).read()
+            assert prediction.dtype == dtype and np.array_equal(prediction, blank)
+
+
 def test_files_without_a_partner_are_listed_on_both_sides(folders):
     truth, result = folders
     for number in range(7):

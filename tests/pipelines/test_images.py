@@ -367,7 +367,7 @@ def test_labels_of_a_grey_png_with_4_bits_are_not_spread(tmp_path):
 
 
 def test_labels_that_cannot_be_ids(tmp_path):
-    tifffile.imwrite(tmp_path / "float.tif", np.ones((4, 4), np.float32))
+    tifffile.imwrite(tmp_path / "float.tif", np.full((4, 4), 0.5, np.float32))
     tifffile.imwrite(tmp_path / "minus.tif", np.full((4, 4), -3, np.int16))
     tifffile.imwrite(tmp_path / "huge.tif", np.full((4, 4), 2**31, np.uint32))
     save_png(tmp_path / "colour.png", noise(4, 4, 3))
@@ -391,6 +391,17 @@ def test_labels_saved_as_float_are_labels_where_they_are_whole(tmp_path):
     tifffile.imwrite(tmp_path / "half.tif", labels + 0.5)
     with pytest.raises(InputError, match="labels must be whole numbers, the file holds float32"):
         images.read_labels(tmp_path / "half.tif")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_float_labels_of_no_cell_and_of_cell_1_are_labels(tmp_path, dtype):
+    """MorphoLibJ writes 32-bit floats, empty frames among them; they are what integers of these values would be."""
+    for number, labels in enumerate(([[0, 0], [0, 0]], [[0, 1], [1, 0]], [[1, 1], [1, 1]])):
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.array(labels, dtype))
+        assert images.read_labels(tmp_path / f"{number}.tif").tolist() == [labels]
+    tifffile.imwrite(tmp_path / "probability.tif", np.array([[0, 1], [0.25, 1]], dtype))
+    with pytest.raises(InputError, match=f"labels must be whole numbers, the file holds {dtype}"):
+        images.read_labels(tmp_path / "probability.tif")
 
 
 def test_labels_with_three_equal_channels_are_taken(tmp_path):

@@ -185,6 +185,16 @@ def test_more_cells_than_8_bits_can_number_are_found(tmp_path):
         item.load()
 
 
+def test_255_cells_in_floats_are_255_cells(tmp_path):
+    labels = np.zeros((60, 60), np.float32)
+    labels[::2, ::2].flat[:256] = [*range(1, 256), 255]
+    for folder, array in (("images", np.zeros((60, 60), np.uint8)), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", array)
+    (item,) = find(tmp_path)
+    assert np.array_equal(item.load().labels, labels)
+
+
 def test_exactly_255_cells_fit_8_bits(tmp_path):
     labels = np.zeros((60, 60), np.uint8)
     labels[::2, ::2].flat[:255] = np.arange(1, 256)
