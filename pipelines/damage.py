@@ -199,7 +199,9 @@ def checked_png(data: bytes, path: Path, *, labels: bool) -> tuple[bytes, int, i
     claimed = width * height * PNG_CHANNELS[colour] * bits // 8
     if not claimed or claimed > stored * DENSEST[8]:
         raise damaged(path, f"it claims {width}x{height} pixels, which {stored} bytes cannot hold")
-    check_claim(path, claimed, stored, labels=labels)
+    # Labels may be a mask of one bit, and blank; of an image counts what a decoder makes of it.
+    decoded = width * height * (3 if colour == 3 else PNG_CHANNELS[colour]) * max(bits, 8) // 8
+    check_claim(path, claimed if labels else decoded, stored, labels=labels)
     if width * height > LARGEST_PNG:
         raise InputError(f"{path} has {width}x{height} pixels, too many for a PNG. Save it as a tiled TIFF.")
     return b"".join(parts), bits, colour

@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from pipelines.contrast import contrast_limits, stretch_contrast, to_channels
+from pipelines.damage import check_claim
 from pipelines.decoding import IMAGE_SUFFIXES, OPEN_SUFFIXES, TIFF_SUFFIXES, count_pages, decode, read_spacing_um
 from pipelines.errors import InputError
 from pipelines.files import whole_file
@@ -120,7 +121,8 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: Damaged file, JPEG, fractions, colours, negative ids, ids of 2**31 and above.
+        InputError: Damaged file, JPEG, fractions, colours, negative ids, ids of 2**31 and above, or ids that take far
+            more memory than the file's size lets expect.
     """
     path = Path(path)
     pages = decode(path, labels=True, page=page)
@@ -135,7 +137,14 @@ def read_labels(path: Path | str, *, page: int | None = None) -> np.ndarray:
         )
     pages = pages[..., 0]
     check_ids(pages, path)
-    return pages.astype(np.int32, copy=False) if page is None else pages[0].astype(np.int32, copy=False)
+    if page is not None:
+        pages = pages[0]
+    if pages.size and not pages.any():
+        # No cell takes no memory, however large the image: the system gives zeros when they are written to.
+        return np.zeros(pages.shape, np.int32)
+    if pages.dtype.itemsize < 4:
+        check_claim(path, 4 * pages.size, path.stat().st_size, labels=True)
+    return pages.astype(np.int32, copy=False)
 
 
 def check_ids(labels: np.ndarray, path: Path | str) -> None:

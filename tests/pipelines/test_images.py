@@ -518,6 +518,49 @@ def test_large_labels_of_no_cell_are_no_bomb(tmp_path, monkeypatch):
         images.read_labels(tmp_path / "zstd.tif")
 
 
+@pytest.mark.parametrize("name", ["a.png", "bit.png", "a.tif"])
+def test_labels_are_counted_as_what_they_become(tmp_path, monkeypatch, name):
+    """Ids of a byte or a bit take four: 4 MB in memory are 1 MB in 8 bits, and 4 kB compressed."""
+    monkeypatch.setattr(damage, "LARGEST_UNASKED", 2**21)
+    labels = np.zeros((1024, 1024), np.uint8)
+    for cells in (0, 1):
+        labels[500, 500] = cells
+        if name == "a.tif":
+            tifffile.imwrite(tmp_path / name, labels, compression="zlib", rowsperstrip=1024)
+        elif name == "a.png":
+            cv2.imwrite(str(tmp_path / name), labels, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        else:
+            Image.fromarray(labels > 0).save(tmp_path / name)
+        if not cells:
+            assert not images.read_labels(tmp_path / name).any()
+            continue
+        with pytest.raises(InputError, match=rf"{name} claims to be an image of 0\.0 GiB in 0\.00.* hardly one"):
+            images.read_labels(tmp_path / name)
+    monkeypatch.setattr(damage, "LARGEST_UNASKED", 2**22)
+    assert images.read_labels(tmp_path / name).sum() in (1, 255)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+def test_labels_of_no_cell_take_no_memory(tmp_path):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((6000, 6000), np.uint8), compression="zlib")
+    before = resident()
+    labels = images.read_labels(tmp_path / "a.tif")
+    assert labels.shape == (1, 6000, 6000) and labels.dtype == np.int32
+    assert resident() - before < labels.nbytes / 2
+
+
+def test_an_image_of_one_bit_is_counted_as_what_it_becomes(tmp_path, monkeypatch):
+    monkeypatch.setattr(damage, "LARGEST_UNASKED", 2**19)
+    Image.fromarray(np.zeros((1024, 1024), bool)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.png claims to be an image of 0\.0 GiB"):
+        images.read_pages(tmp_path / "a.png")
+    assert not images.read_labels(tmp_path / "a.png").any()
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_too_few_file_handles_are_no_damage(tmp_path, name):
     """Another copy of the file would not help."""
