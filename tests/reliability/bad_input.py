@@ -170,7 +170,7 @@ def evaluate(case: Case, folder: Path, call: Call, run: Path) -> Iterator[str]:
         (folder / name).mkdir()
         tifffile.imwrite(folder / name / "!good.tif", scene())
     case.make(folder / "prediction" / case.name)
-    images.write_labels(folder / "truth" / f"{stem}.tif", right)
+    images.write_labels(folder / "truth" / f"{stem}.tif", right.astype(np.int64))  # labels may be floats
     given = call("evaluate", folder / "truth", folder / "prediction", "--measure", "dice", "--json", scores)
     yield from _faults(stem, given, case.labels)
     if given.status == 0:
