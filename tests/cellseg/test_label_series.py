@@ -144,7 +144,7 @@ def test_one_cell_and_no_cell_are_no_masks(tmp_path):
 
 
 def test_fractions_are_no_labels(tmp_path):
-    write_image(tmp_path / "a0.tif", np.zeros((4, 4), np.float32))
+    write_image(tmp_path / "a0.tif", np.full((4, 4), 0.5, np.float32))
     with pytest.raises(InputError, match="labels must be whole numbers, the file holds float32"):
         find_series(tmp_path).read(0)
 
