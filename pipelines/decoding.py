@@ -87,9 +87,12 @@ def read_spacing_um(path: Path | str) -> tuple[float, float] | None:
     with open_tiff(path) as tiff:
         text = tiff.file.ome_metadata
         spacing = _ome_spacing(text) if text else _tag_spacing(tiff.file)
-    if spacing is None or not all(SPACINGS_UM[0] <= side <= COARSEST_SPACING_UM for side in spacing):
-        return None
-    return spacing
+    return None if spacing is None else plausible_spacing(*spacing)
+
+
+def plausible_spacing(rows: float, columns: float) -> tuple[float, float] | None:
+    """A pixel size in micrometres; None for one that no microscope has (0, NaN, more than COARSEST_SPACING_UM)."""
+    return (rows, columns) if all(SPACINGS_UM[0] <= side <= COARSEST_SPACING_UM for side in (rows, columns)) else None
 
 
 def checked_suffix(path: Path) -> str:

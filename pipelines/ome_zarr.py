@@ -8,16 +8,21 @@ Reference:
 
 import json
 import math
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.damage import HARDLY_LABELS, LARGEST_TILE, LARGEST_UNASKED, check_claim, damaged
+from pipelines.decoding import plausible_spacing
 from pipelines.errors import InputError
 
 SUFFIX = ".zarr"
 VERSION = "0.4"  # that is written; the one that most viewers know
 CHUNK = 512
+DESCRIPTIONS = (".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json")  # every other file of an array is a chunk
 MICROMETRES = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 MICROMETRES |= {"angstrom": 1e-4, "picometer": 1e-6}
 
@@ -35,29 +40,36 @@ class ZarrImage:
         shape: (H, W, C).
         dtype: Of the stored numbers.
         block: (rows, columns) of a chunk.
-        spacing_um: (row, column) pixel size, where known.
+        spacing_um: (row, column) pixel size, where known, as of `pipelines.decoding.plausible_spacing`.
+
+    A chunk without a file is made of the fill value, as the specification says. So would be an image that was copied
+    without its chunks: where there is not one, it is refused, unless it is one of labels, which may have no cell.
 
     Raises:
-        InputError: a folder that is no OME-Zarr image.
+        InputError: a folder that is no OME-Zarr image, one whose pixels lie elsewhere, or that claims far more pixels
+            than it holds (`pipelines.damage.check_claim`).
     """
 
     def __init__(self, path: Path):
         import zarr
 
-        scales = _metadata(path).get("multiscales")
+        metadata = _metadata(path)
+        scales = metadata.get("multiscales")
         if not scales or not scales[0].get("datasets"):
             raise InputError(
                 f"{path} is no OME-Zarr image: its metadata have no 'multiscales'. Of a plate or a collection, give "
                 "the folder of one image."
             )
         first = scales[0]["datasets"][0]
-        self._array = zarr.open_array(str(path / first["path"]), mode="r")
+        folder = _inside(path, first["path"])
+        self._array = zarr.open_array(str(folder), mode="r")
         names = [axis["name"] if isinstance(axis, dict) else axis for axis in scales[0].get("axes", list("tczyx"))]
         if len(names) != self._array.ndim or {"y", "x"} - set(names):
             raise InputError(f"{path}: its axes are {', '.join(names)} for {self._array.ndim} dimensions.")
         sides = dict(zip(names, self._array.shape, strict=True))
         if 0 in self._array.shape:
             raise InputError(f"{path} holds no pixels: its shape is {self._array.shape}.")
+        _check_chunks(path, folder, self._array, labels="image-label" in metadata)
         self._names, self.dtype = names, self._array.dtype
         self.shape = sides["y"], sides["x"], sides.get("c", 1)
         self._counts = [side for name, side in sides.items() if name not in "yxc"]
@@ -130,13 +142,51 @@ def _metadata(path: Path) -> dict[str, Any]:
     raise InputError(f"{path} is no OME-Zarr image: it holds neither .zattrs nor zarr.json.")
 
 
+def _inside(path: Path, name: str) -> Path:
+    """The folder of an array; one that somebody else's metadata name must not be read elsewhere on this disk."""
+    folder = path / name
+    if Path(name).is_absolute() or not folder.resolve().is_relative_to(path.resolve()):
+        raise InputError(
+            f"{path} names the array '{name}', which lies outside its folder. Its 'multiscales' should name a folder "
+            "within, such as 0; copy the array there."
+        )
+    return folder
+
+
+def _check_chunks(path: Path, folder: Path, array: Any, *, labels: bool) -> None:
+    """Raise InputError if an array has no chunk, chunks far larger than itself, or far too few for what it claims."""
+    claimed = math.prod(array.shape) * array.dtype.itemsize
+    chunk = math.prod(array.shards or array.chunks) * array.dtype.itemsize
+    if chunk > max(LARGEST_TILE, 4 * claimed):
+        raise damaged(path, f"it claims chunks of {chunk} bytes, far larger than its image")
+    stored, found = 0, False
+    for size in _chunk_sizes(folder):
+        stored, found = stored + size, True
+        if claimed <= max(LARGEST_UNASKED, stored * HARDLY_LABELS):
+            break  # enough is known: a large image has millions of chunks
+    if not found and not labels:
+        raise InputError(
+            f"{path} holds no pixels: there is no chunk of its {'x'.join(map(str, array.shape))} values in {folder}. "
+            "Copy it again from where it came, with all that is in it."
+        )
+    check_claim(path, claimed, stored, labels=True)
+
+
+def _chunk_sizes(folder: Path) -> Iterator[int]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if name not in DESCRIPTIONS:
+                yield (Path(place) / name).stat().st_size
+
+
 def _spacing_um(scale: dict[str, Any], dataset: dict[str, Any], names: list[str]) -> tuple[float, float] | None:
     units = {axis["name"]: str(axis.get("unit")) for axis in scale.get("axes", []) if isinstance(axis, dict)}
     factors = np.ones(len(names))
     for one in [*dataset.get("coordinateTransformations", []), *scale.get("coordinateTransformations", [])]:
         if one.get("type") == "scale":
-            factors = factors * np.asarray(one["scale"], float)
+            with np.errstate(all="ignore"):  # infinity and NaN are no pixel sizes, see below
+                factors = factors * np.asarray(one["scale"], float)
     if any(units.get(axis) not in MICROMETRES for axis in "yx"):
         return None
     rows, columns = (float(factors[names.index(axis)]) * MICROMETRES[units[axis]] for axis in "yx")
-    return rows, columns
+    return plausible_spacing(rows, columns)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import sys
 import zipfile
@@ -289,6 +290,52 @@ def test_folds_name_no_run_outside_their_folder(tmp_path):
     (tmp_path / "folds.json").write_text('{"runs": "fold1"}')
     with pytest.raises(InputError, match=r"folds\.json is damaged: it names no runs"):
         runs.members_of(tmp_path)
+
+
+# OME-Zarr
+
+
+def write_zarr(folder, path, **array):
+    """An OME-Zarr of 4 x 4 pixels, all 9, whose metadata name their array by `path`."""
+    content = {"multiscales": [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": path}]}]}
+    (folder / "0").mkdir(parents=True)
+    (folder / ".zattrs").write_text(json.dumps(content))
+    layout = {"zarr_format": 2, "shape": [4, 4], "chunks": [4, 4], "dtype": "|u1", "fill_value": 0, "order": "C"}
+    (folder / "0" / ".zarray").write_text(json.dumps(layout | {"compressor": None, "filters": None} | array))
+    (folder / "0" / "0.0").write_bytes(bytes([9] * 16))
+
+
+def test_an_ome_zarr_reads_no_array_outside_its_folder(tmp_path):
+    secret = tmp_path / "outside" / "secret.zarr"
+    write_zarr(secret, "0")
+    assert (open_raster(secret).read(0, slice(0, 4)) == 9).all()
+    (tmp_path / "in").mkdir()
+    paths = {"a": "../../outside/secret.zarr/0", "b": str(secret / "0"), "c": "0/../../../outside/secret.zarr/0"}
+    for name, path in paths.items():
+        write_zarr(tmp_path / "in" / f"{name}.zarr", path)
+    write_zarr(tmp_path / "in" / "d.zarr", "linked/0")
+    (tmp_path / "in" / "d.zarr" / "linked").symlink_to(secret)
+    for name, path in {**paths, "d": "linked/0"}.items():
+        with pytest.raises(InputError, match=rf"{name}\.zarr names the array '{re.escape(path)}', which lies outside"):
+            open_raster(tmp_path / "in" / f"{name}.zarr")
+    write_zarr(tmp_path / "in" / "e.zarr", "./0/../0")
+    (tmp_path / "f.zarr").symlink_to(tmp_path / "in" / "e.zarr")  # a link to a whole image is its owner's
+    assert (open_raster(tmp_path / "f.zarr").read(0, slice(0, 4)) == 9).all()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        {"filters": [{"id": "pickle"}]},
+        {"compressor": {"id": "pickle"}},
+        {"dtype": "|O", "filters": [{"id": "vlen-utf8"}, {"id": "pickle"}]},
+    ],
+)
+def test_an_ome_zarr_unpickles_nothing(tmp_path, trap, array):
+    write_zarr(tmp_path / "a.zarr", "0", **array)
+    (tmp_path / "a.zarr" / "0" / "0.0").write_bytes(pickle.dumps(Touching(trap)))
+    with pytest.raises(InputError, match=r"a\.zarr"):
+        open_raster(tmp_path / "a.zarr").read(0, slice(0, 4))
 
 
 # Files that unfold

@@ -14,9 +14,11 @@ from cellseg import load_run, prediction, results, runs, stages
 from cellseg.cli import predict, shell
 from cellseg.evaluation import evaluate_folders
 from cellseg.prediction import Options, predict_files
+from pipelines.decoding import read_spacing_um
 from pipelines.errors import InputError
 from pipelines.files import temporary_name
 from pipelines.images import write_labels
+from pipelines.ome_zarr import create_zarr
 from pipelines.rasters import open_raster
 from tests.datasets import discs
 from tests.runs import bright_pixels_run
@@ -600,3 +602,13 @@ def test_ctrl_c_while_the_network_looks(tmp_path, run, capsys, monkeypatch):
     assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out") == 130
     assert "interrupted. Nothing unfinished was left" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize("side", [float("nan"), 0.0, -0.5, 1e9, float("inf")])
+def test_an_ome_zarr_whose_scale_is_no_pixel_size_is_predicted_without_one(tmp_path, run, side):
+    (tmp_path / "in" / "a.zarr").mkdir(parents=True)
+    array = create_zarr(tmp_path / "in" / "a.zarr", (1, 64, 64), np.uint8, name="a", spacing_um=(side, side))
+    array[...] = (discs(0) > 0) * np.uint8(200)
+    assert predict_with(run, tmp_path / "in", "--out", tmp_path / "out") == 0
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "out" / "a.tif") > 0, discs(0) > 0)
+    assert read_spacing_um(tmp_path / "out" / "a.tif") is None

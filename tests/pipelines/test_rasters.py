@@ -191,6 +191,54 @@ def test_the_unit_of_an_ome_zarr(tmp_path):
     assert open_raster(tmp_path / "a.zarr").spacing_um is None
 
 
+@pytest.mark.parametrize("scale", [float("nan"), 0.0, -0.5, 1e9, float("inf"), 1e308, 50.001])
+def test_a_scale_that_no_microscope_has_counts_as_unknown(tmp_path, scale):
+    write_zarr(tmp_path / "a.zarr", noise(20, 20), "yx", scale=[0.5, scale])
+    assert open_raster(tmp_path / "a.zarr").spacing_um is None
+    write_zarr(tmp_path / "a.zarr", noise(20, 20), "yx", scale=[scale, 0.5], unit="meter")
+    assert open_raster(tmp_path / "a.zarr").spacing_um is None
+
+
+def test_the_coarsest_scale_is_known(tmp_path):
+    write_zarr(tmp_path / "a.zarr", noise(20, 20), "yx", scale=[50.0, 0.5])
+    assert open_raster(tmp_path / "a.zarr").spacing_um == (50.0, 0.5)
+
+
+def claim(path, shape, chunks, *, chunk_files=0, **attributes):
+    """An OME-Zarr of some hundred bytes that claims to have a shape, with a few true chunks of zeros."""
+    content = [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}]
+    group = zarr.open_group(str(path), mode="w", zarr_format=2, attributes={"multiscales": content, **attributes})
+    group.create_array("0", shape=shape, chunks=chunks, dtype=np.uint8, fill_value=7)
+    for number in range(chunk_files):
+        (path / "0" / f"0.{number}").write_bytes(bytes(100))
+
+
+def test_a_zarr_that_claims_far_more_than_it_holds_is_refused(tmp_path):
+    claim(tmp_path / "a.zarr", (10**6, 10**6), (512, 512), chunk_files=5)
+    with pytest.raises(
+        InputError, match=r"a\.zarr claims to be an image of 931\.3 GiB in 0\.00048 MiB, which is hardly"
+    ):
+        open_raster(tmp_path / "a.zarr")
+    claim(tmp_path / "b.zarr", (10**6, 10**6), (512, 512), **{"image-label": {"version": "0.4"}})
+    with pytest.raises(InputError, match=r"b\.zarr claims to be an image of 931\.3 GiB in 0 MiB"):
+        open_raster(tmp_path / "b.zarr")
+    claim(tmp_path / "c.zarr", (10, 10), (10**6, 10**6), chunk_files=1)
+    with pytest.raises(InputError, match=r"c\.zarr is damaged .*claims chunks of 1000000000000 bytes, far larger than"):
+        open_raster(tmp_path / "c.zarr")
+
+
+def test_chunks_without_a_file_are_the_fill_value_but_not_all_of_them(tmp_path):
+    write_zarr(tmp_path / "a.zarr", np.pad(noise(16, 16), ((0, 24), (0, 14))), "yx")  # zeros make no chunk
+    assert not open_raster(tmp_path / "a.zarr").read(0, slice(16, 40)).any()
+    claim(tmp_path / "b.zarr", (40, 30), (16, 16))
+    with pytest.raises(
+        InputError, match=r"b\.zarr holds no pixels: there is no chunk of its 40x30 values in .*b\.zarr.0"
+    ):
+        open_raster(tmp_path / "b.zarr")
+    claim(tmp_path / "c.zarr", (40, 30), (16, 16), **{"image-label": {"version": "0.4"}})  # labels of no cell
+    assert (open_raster(tmp_path / "c.zarr").read(0, slice(None)) == 7).all()
+
+
 def test_what_is_no_ome_zarr_image_is_explained(tmp_path):
     (tmp_path / "a.zarr").mkdir()
     with pytest.raises(InputError, match=r"a\.zarr is no OME-Zarr image: it holds neither \.zattrs nor zarr\.json"):
