@@ -112,6 +112,11 @@ def find_series(
         pages: dict[int, Callable] = {page: partial(stack.__getitem__, page) for page in range(len(stack))}
     elif suffix in OUTLINE_SUFFIXES:
         outlined = read_outlines(path)
+        if outlined.unclear and len(outlined.pages) > 1:
+            raise InputError(
+                f"{path} holds outlines in frames and in sections, such as '{outlined.unclear}'; volumes are not "
+                "tracked. Keep those of one section, and give a file a frame or a stack of frames alone."
+            )
         last = max(outlined.pages, default=0)
         if last >= MOST_PAGES:
             raise InputError(

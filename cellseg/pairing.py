@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.drawn_labels import check_outlines, draw, is_outlines
 from pipelines.errors import InputError
 from pipelines.files import check_name
-from pipelines.images import image_stem, read_labels, read_pages, stored_dtype
+from pipelines.images import image_stem, page_axes, read_labels, read_pages, stored_dtype
 from pipelines.sources.pairs import labels_of_mask
 
 LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".bmp")
@@ -71,8 +71,10 @@ class Pair:
 
     def _drawn(self, stack_pred: np.ndarray) -> np.ndarray:
         pages, *shape = stack_pred.shape
-        check_outlines(self.prediction, self.truth, pages)
-        return np.stack([draw(self.truth, page if pages > 1 else None, tuple(shape)) for page in range(pages)])
+        axes = page_axes(self.prediction)
+        check_outlines(self.prediction, self.truth, pages, axes=axes)
+        numbers = range(pages) if pages > 1 else [None]
+        return np.stack([draw(self.truth, page, tuple(shape), axes=axes) for page in numbers])
 
     def _prediction(self) -> np.ndarray:
         try:

@@ -75,6 +75,25 @@ def count_pages(path: Path | str) -> int:
         return tiff.num_pages
 
 
+def page_axes(path: Path | str) -> tuple[tuple[str, int], ...]:
+    """Which axes count the pages of a file, T (frames) and Z (sections) with their lengths, the slowest first.
+
+    () where they do not, or the file does not say: several images, or pages that are neither.
+    """
+    path = Path(path)
+    suffix = checked_suffix(path)
+    if suffix in MICROSCOPE_SUFFIXES:
+        with damage_reported(path):
+            return microscopes.page_axes(path)
+    if suffix not in TIFF_SUFFIXES:
+        return ()
+    with open_tiff(path) as tiff:
+        series = tiff.series
+        sides = [(axis, n) for one in series for axis, n in zip(one.axes, one.shape, strict=True) if axis not in "YXCS"]
+    counting = tuple((axis, int(n)) for axis, n in sides if n > 1)
+    return counting if len(series) == 1 and {axis for axis, _ in counting} <= set("TZ") else ()
+
+
 def read_spacing_um(path: Path | str) -> tuple[float, float] | None:
     """(row, column) pixel size in micrometres from OME-XML, ImageJ or centimetre tags; None where it is not known."""
     path = Path(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import InputError
-from pipelines.outline_files import Outlined, read_outlines
+from pipelines.outline_files import Outlined, PageAxes, read_outlines
 
 # Not .json: beside images it is often something else.
 OUTLINES = (".zip", ".roi", ".geojson")
@@ -22,13 +22,14 @@ def is_outlines(path: Path | str) -> bool:
     return os.fspath(path).lower().endswith(OUTLINES)
 
 
-def draw(path: Path | str, page: int | None, shape: tuple[int, int]) -> np.ndarray:
+def draw(path: Path | str, page: int | None, shape: tuple[int, int], *, axes: PageAxes = ()) -> np.ndarray:
     """Labels of an image from a file of outlines.
 
     Args:
         path: See `is_outlines`.
         page: Of the image in its stack; None for an image of its own.
         shape: (H, W) of the image.
+        axes: Of the stack, as of `pipelines.decoding.page_axes`; () where they are not known.
 
     Returns:
         int32 (H, W), cells 1, 2, ... in the order of the file, the later one on top where two overlap.
@@ -37,7 +38,7 @@ def draw(path: Path | str, page: int | None, shape: tuple[int, int]) -> np.ndarr
         InputError: No such file of outlines, or a cell without any pixel, which is hardly meant.
     """
     status = os.stat(path)
-    outlined = _outlines(os.fspath(path), status.st_mtime_ns, status.st_size)
+    outlined = _outlines(os.fspath(path), status.st_mtime_ns, status.st_size, axes)
     # An image of its own may have been a page of a stack when it was drawn on.
     only = next(iter(outlined.pages)) if page is None and len(outlined.pages) == 1 else page or 0
     labels, _, hidden = outlined.labels(only, shape)
@@ -53,9 +54,9 @@ def draw(path: Path | str, page: int | None, shape: tuple[int, int]) -> np.ndarr
     return labels
 
 
-def check_outlines(image_file: Path | str, label_file: Path | str, pages: int) -> None:
+def check_outlines(image_file: Path | str, label_file: Path | str, pages: int, *, axes: PageAxes = ()) -> None:
     """Raise InputError where it is not clear which page of an image the outlines are of, or none of them is an area."""
-    outlined = read_outlines(label_file)
+    outlined = read_outlines(label_file, axes=axes)
     if outlined.passed_over and not any(outlined.pages.values()):
         name, kind = outlined.passed_over[0]
         raise InputError(
@@ -66,6 +67,12 @@ def check_outlines(image_file: Path | str, label_file: Path | str, pages: int) -
         raise InputError(
             f"{label_file} holds outlines at {len(outlined.pages)} positions of a stack, but {image_file} is one "
             "image. Keep those of this image, or give the whole stack."
+        )
+    if pages > 1 and outlined.unclear:
+        raise InputError(
+            f"{image_file} has {pages} pages, and its axes do not say which of them are frames and which sections, but "
+            f"outlines of {label_file} have both, such as '{outlined.unclear}'. Save the image as a hyperstack (in "
+            "ImageJ, Image > Hyperstacks > Stack to Hyperstack), or give a file a frame."
         )
     if pages > 1 and outlined.unplaced:
         raise InputError(
@@ -81,6 +88,6 @@ def check_outlines(image_file: Path | str, label_file: Path | str, pages: int) -
 
 
 @functools.lru_cache(maxsize=2)
-def _outlines(path: str, mtime_ns: int, size: int) -> Outlined:
+def _outlines(path: str, mtime_ns: int, size: int, axes: PageAxes) -> Outlined:
     """Outlines of a file, kept for the other pages of a stack; time and size tell another file of the same name."""
-    return read_outlines(path)
+    return read_outlines(path, axes=axes)

@@ -16,7 +16,15 @@ import tifffile
 
 from pipelines.contrast import contrast_limits, stretch_contrast, to_channels
 from pipelines.damage import check_claim
-from pipelines.decoding import IMAGE_SUFFIXES, OPEN_SUFFIXES, TIFF_SUFFIXES, count_pages, decode, read_spacing_um
+from pipelines.decoding import (
+    IMAGE_SUFFIXES,
+    OPEN_SUFFIXES,
+    TIFF_SUFFIXES,
+    count_pages,
+    decode,
+    page_axes,
+    read_spacing_um,
+)
 from pipelines.errors import InputError
 from pipelines.files import whole_file
 
@@ -29,6 +37,7 @@ __all__ = [
     "image_files",
     "image_names",
     "image_stem",
+    "page_axes",
     "read_image",
     "read_labels",
     "read_page",

@@ -45,6 +45,13 @@ def layout(path: Path) -> tuple[int, tuple[int, int, int], np.dtype]:
         return pages, (height, width, int(np.prod(data.shape[4:]))), np.dtype(data.dtype)
 
 
+def page_axes(path: Path) -> tuple[tuple[str, int], ...]:
+    """Frames and sections that the pages of `read` count; errors as `layout`."""
+    with _ONE_AT_A_TIME:
+        frames, sections = _stack(path).shape[:2]
+        return ("T", frames), ("Z", sections)
+
+
 def read(path: Path, *, page: int | None = None) -> np.ndarray:
     """Pages (N, H, W, C), frame by frame and in a frame section by section; with `page` that one alone (N = 1).
 

@@ -125,7 +125,8 @@ def load(
     """Read one pair; `page` is the page of two stacks, None for files of one page."""
     image = images.read_image(image_file) if page is None else images.read_page(image_file, page)
     if is_outlines(label_file):
-        labels = draw(label_file, page, image.shape[:2])
+        axes = () if page is None else images.page_axes(image_file)
+        labels = draw(label_file, page, image.shape[:2], axes=axes)
     else:
         labels = images.read_labels(label_file, page=page or 0)
         check_not_wrapped(labels, label_file)
@@ -274,7 +275,7 @@ def _checked_pages(image_file: str, label_file: str) -> int:
     """Number of pages of an image file, which is that of its labels."""
     pages = images.count_pages(image_file)
     if is_outlines(label_file):
-        check_outlines(image_file, label_file, pages)
+        check_outlines(image_file, label_file, pages, axes=images.page_axes(image_file))
         return pages
     label_pages = images.count_pages(label_file)
     if pages != label_pages:

@@ -9,6 +9,7 @@ from cellseg.interchange import write_geojson, write_rois
 from cellseg.label_series import few, find_series, frame_numbers, scattered_id
 from pipelines.errors import InputError
 from pipelines.images import write_image, write_labels
+from tests.pipelines.test_outline_files import polygon, save
 
 
 def labels(frame=0):
@@ -270,3 +271,12 @@ def test_an_id_in_pieces_far_apart():
     line = np.zeros((4, 40), np.int32)
     line[1] = 1
     assert scattered_id(line) is None
+
+
+def test_outlines_in_frames_and_sections_are_no_sequence(tmp_path):
+    rois = [polygon(1, 1, 5, 5, t_position=t, z_position=z, name=f"{t}-{z}") for t, z in ((1, 1), (2, 1), (1, 3))]
+    save(tmp_path / "a.zip", rois)
+    with pytest.raises(InputError, match=r"a\.zip holds outlines in frames and in sections, such as '2-1'; volumes"):
+        find_series(tmp_path / "a.zip")
+    save(tmp_path / "a.zip", rois[:2])
+    assert len(find_series(tmp_path / "a.zip")) == 2

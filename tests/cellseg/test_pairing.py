@@ -2,12 +2,14 @@ import os
 
 import numpy as np
 import pytest
+import tifffile
 
 from cellseg.interchange import write_rois
 from cellseg.pairing import Pair, pair_files
 from pipelines.errors import InputError
 from pipelines.images import read_labels, write_image, write_labels
 from tests import cells
+from tests.pipelines.test_outline_files import polygon, save
 
 
 def write_folder(folder, **labels):
@@ -189,3 +191,13 @@ def test_outlines_of_a_stack_are_a_truth(tmp_path):
     write_rois(tmp_path / "truth.zip", np.stack([stack[1]] * 2))
     with pytest.raises(InputError, match="truth.zip holds outlines at 2 positions of a stack, but .*found.tif is one"):
         next(iter(Pair("s", tmp_path / "truth.zip", tmp_path / "found.tif").read()))
+
+
+def test_truth_of_a_hyperstack_is_placed_by_the_axes_of_the_prediction(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 3, 20, 30), np.uint8), imagej=True, metadata={"axes": "TZYX"})
+    save(tmp_path / "a.zip", [polygon(t, z, 9, 9, t_position=t, z_position=z) for t, z in ((2, 1), (1, 3))])
+    read = list(Pair("a", tmp_path / "a.zip", tmp_path / "a.tif").read())
+    assert [bool(true.any()) for _, true, _ in read] == [False, False, True, True, False, False]
+    write_labels(tmp_path / "b.tif", np.zeros((6, 20, 30), np.int32))  # six frames
+    with pytest.raises(InputError, match=r"b\.tif has 6 pages, and its axes do not say which of them are frames and"):
+        next(iter(Pair("b", tmp_path / "a.zip", tmp_path / "b.tif").read()))

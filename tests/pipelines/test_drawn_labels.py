@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import roifile
+import tifffile
 
 from cellseg.interchange import write_geojson, write_rois
 from pipelines.drawn_labels import draw
@@ -89,6 +90,36 @@ def test_which_page_an_outline_is_on_must_be_clear(tmp_path):
     save(labels / "a.zip", [polygon(1, 1, 5, 5, position=page) for page in (1, 2)])
     with pytest.raises(InputError, match=r"a.zip holds outlines at 2 positions of a stack, but .*a.tif is one image"):
         find(tmp_path)
+
+
+def save_hyperstack(folder, axes="TZYX"):
+    """Two frames of three sections, as ImageJ saves them; without T and Z in `axes`, six pages."""
+    sides = {"T": 2, "Z": 3, "C": 2, "I": 6, "Y": 20, "X": 30}
+    image = np.zeros([sides[axis] for axis in axes], np.uint8)
+    (folder / "images").mkdir()
+    tifffile.imwrite(folder / "images" / "a.tif", image, imagej="I" not in axes, metadata={"axes": axes})
+    (folder / "labels").mkdir()
+    return folder / "labels"
+
+
+@pytest.mark.parametrize("axes", ["TZYX", "TZCYX"])
+def test_a_hyperstack_takes_outlines_by_frame_and_section(tmp_path, axes):
+    labels = save_hyperstack(tmp_path, axes)
+    places = [(1, 1), (1, 3), (2, 1), (2, 3)]
+    save(labels / "a.zip", [polygon(t, z, 9, 9, t_position=t, z_position=z) for t, z in places])
+    items = find(tmp_path)
+    corners = [np.argwhere(item.load().labels).min(axis=0, initial=99).tolist() for item in items]
+    nothing = [99, 99]
+    assert corners == [[1, 1], nothing, [1, 3], [2, 1], nothing, [2, 3]]  # page (T - 1) * 3 + Z - 1
+
+
+def test_frames_and_sections_that_an_image_does_not_have_are_refused(tmp_path):
+    labels = save_hyperstack(tmp_path, "IYX")
+    message = r"a\.tif has 6 pages, and its axes do not say which of them are frames and which sections, .*a\.zip .*'x'"
+    for places in ([(2, 3)], [(2, 1), (1, 3)]):
+        save(labels / "a.zip", [polygon(1, 1, 9, 9, t_position=t, z_position=z, name="x") for t, z in places])
+        with pytest.raises(InputError, match=message):
+            find(tmp_path)
 
 
 def test_an_image_without_cells_and_one_without_areas(tmp_path):

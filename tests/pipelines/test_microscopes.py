@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines import microscopes
-from pipelines.decoding import count_pages
+from pipelines.decoding import count_pages, page_axes
 from pipelines.errors import InputError
 from pipelines.images import image_files, read_page, read_pages, read_spacing_um, write_image
 from pipelines.rasters import open_raster
@@ -120,3 +120,7 @@ def test_a_real_czi(tmp_path):
         document.write_metadata(scale_x=0.25e-6, scale_y=0.5e-6)
     np.testing.assert_array_equal(read_pages(path), PIXELS[:, 0])
     assert read_spacing_um(path) == pytest.approx((0.5, 0.25))
+
+
+def test_frames_and_sections_are_known(file, plugin):
+    assert page_axes(file) == (("T", 2), ("Z", 3))
