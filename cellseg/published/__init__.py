@@ -90,7 +90,7 @@ def read(published: Path | str) -> Published:
     An empty cell is a missing score; a column `note` is text. A copy of a shipped table is known by its header.
 
     Raises:
-        InputError: no such name or file, no column `method`, no methods, or a cell that cannot be used.
+        InputError: no such name or file, no CSV, no column `method`, no methods, or a cell that cannot be used.
     """
     shipped = str(published) in TABLES
     path = Path(__file__).with_name(f"{published}.csv") if shipped else Path(published)
@@ -100,7 +100,13 @@ def read(published: Path | str) -> Published:
             f"Known tables: {', '.join(TABLES)}; or give a CSV file with a column '{METHOD}' and a column a measure."
         )
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+        reader = csv.reader(file, strict=True)
+        try:
+            lines = [[cell.strip() for cell in line] for line in reader]
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num}: not a CSV: {error}. Close every quote, or save the table as CSV."
+            ) from error
     header = lines[0] if lines else []
     rows = [(number, line) for number, line in enumerate(lines[1:], start=2) if any(line)]
     repeated = [name for name, times in Counter(header).items() if times > 1 or not name]

@@ -73,14 +73,20 @@ def read_grades(path: Path) -> dict[str, Row]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        InputError: A column is missing, a cell is empty, a grade is unknown, or an image has two rows.
+        InputError: It is no CSV, a column is missing, a cell is empty, a grade is unknown, or an image has two rows.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no file {path}. The layout 'glas' needs the table of grades beside the images."
         )
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+        reader = csv.reader(file, strict=True)
+        try:
+            lines = [[cell.strip() for cell in line] for line in reader]
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num}: not a CSV: {error}. Close every quote, or save the table as CSV."
+            ) from error
     header = [cell.lower() for cell in lines[0]] if lines else []
     missing = [column for column in (NAME, PATIENT, GRADE) if column.lower() not in header]
     if missing:

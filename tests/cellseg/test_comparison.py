@@ -363,6 +363,8 @@ def test_page_is_safe_and_marks_the_best(tmp_path):
         ("report,data,measure,value,note\na,b,iou,x,\n", r"line 2, column 'value': 'x' is no number"),
         ("report,data,measure,value,note\na,b,iou,1,\na,b,iou,2,\n", r"line 3: this report's iou \(b\) has a line"),
         ("report,data,measure,value,note\n", r"t.csv lists no figure"),
+        ('method,dice,note\na,0.9,"x\nb,0.8,y\n', r"t.csv, line 3: not a CSV: .*Close every quote"),
+        ('method,dice,note\na,0.9,"x\n' + "b,0.8,y\n" * 20_000, r"t.csv, line \d+: not a CSV: .*Close every quote"),
     ],
 )
 def test_bad_tables(tmp_path, text, message):

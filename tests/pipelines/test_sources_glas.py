@@ -83,6 +83,16 @@ def test_missing_table_columns_and_cells(tmp_path):
         find(tmp_path)
 
 
+@pytest.mark.parametrize("rows", [5, 20_000])  # a cell may have 131,072 characters
+def test_a_quote_that_is_not_closed_is_explained(tmp_path, rows):
+    path = tmp_path / "Grade.csv"
+    path.write_text(HEADER + 'train_1,"1,benign,adenoma\n' + "train_2,1,benign,adenoma\n" * rows)
+    with pytest.raises(
+        InputError, match=r"Grade\.csv, line \d+: not a CSV: .*Close every quote, or save the table as CSV"
+    ):
+        read_grades(path)
+
+
 def test_an_unknown_grade_and_a_second_row(tmp_path):
     write_glas(tmp_path)
     rewrite(tmp_path, lambda text: text.replace("train_2,1, benign", "train_2,1, bening"))
