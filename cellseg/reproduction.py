@@ -119,7 +119,7 @@ def facts(run: Path) -> dict[str, str]:
 def digest(data: Mapping[str, Any]) -> str:
     """One checksum of all shards, the first 16 digits; '-' for a run that noted none."""
     sums = data.get("checksums", {})
-    if not sums:
+    if not sums or not isinstance(sums, dict):
         return "-"
     return hashlib.sha256("\n".join(f"{name} {sums[name]}" for name in sorted(sums)).encode()).hexdigest()[:16]
 
@@ -143,6 +143,11 @@ def _data(run: Path) -> dict:
     content = runs.read_json(run, runs.DATA)
     if not isinstance(content, dict):
         raise InputError(f"{run / runs.DATA} is damaged: an object was expected. Train again.")
+    sums = content.get("checksums", {})
+    if not isinstance(content.get("shards", ""), str) or not isinstance(sums, dict):
+        raise InputError(f"{run / runs.DATA} is damaged: shards should be a folder, checksums an object. Train again.")
+    if not all(isinstance(one, str) for one in sums.values()):
+        raise InputError(f"{run / runs.DATA} is damaged: checksums should be texts. Train again.")
     return content
 
 

@@ -4,6 +4,7 @@ Runs are ranked against each other, and against published methods, in `cellseg.c
 """
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ class Listed:
         epochs: That are in its history.
         scores: Split -> measure -> pooled score.
         experiment: Content of its `experiment.yaml`.
+        damage: Names of the files that a DAMAGED run lacks, or that hold something else than a training writes.
     """
 
     folder: Path
@@ -42,6 +44,7 @@ class Listed:
     epochs: int
     scores: Mapping[str, Mapping[str, float | None]]
     experiment: Mapping[str, Any]
+    damage: tuple[str, ...] = ()
 
     def score(self, measure: str, split: str = "test") -> float | None:
         """A pooled score; None without one."""
@@ -91,17 +94,37 @@ def look_at(folder: Path) -> Listed:
             f"{folder} is no run folder: {runs.EXPERIMENT} and {runs.ENVIRONMENT} were looked for in it. Give a folder "
             "that cellseg-train wrote."
         )
-    data, scores = _mapping(folder / runs.DATA), _mapping(folder / runs.SCORES)
-    whole = all((folder / name).is_file() for name in (runs.MODEL, runs.THRESHOLD, runs.SCORES))
-    pooled = {split: scores[split].get("measures", {}) for split in SPLITS if isinstance(scores.get(split), dict)}
+    names = (runs.EXPERIMENT, runs.DATA, runs.SCORES)
+    experiment, data, scores = (_mapping(folder / name) for name in names)
+    damage = [name for name, content in zip(names, (experiment, data, scores), strict=True) if content is None]
+    experiment, data, scores = experiment or {}, data or {}, scores or {}
+    pooled = {}
+    for split in SPLITS:
+        measures = scores[split].get("measures", {}) if isinstance(scores.get(split), dict) else {}
+        if isinstance(measures, dict) and all(one is None or _is_number(one) for one in measures.values()):
+            pooled[split] = measures
+        else:
+            damage.append(runs.SCORES)
+    minutes, epochs = data.get("training_minutes"), _epochs(folder)
+    if not (minutes is None or _is_number(minutes)) or not isinstance(data.get("checksums", {}), dict):
+        damage.append(runs.DATA)
+        minutes = None
+    if epochs is None:
+        damage.append(runs.HISTORY)
+    state = _state(folder, damaged=bool(damage))
+    if state in (FINISHED, DAMAGED):
+        lacking = [name for name in (runs.MODEL, runs.THRESHOLD, runs.SCORES) if not (folder / name).is_file()]
+        damage += lacking or ([] if any(pooled.values()) else [runs.SCORES])
+        state = DAMAGED if damage else FINISHED
     return Listed(
         folder,
-        _state(folder, whole=whole and bool(pooled)),
+        state,
         reproduction.facts(folder).get("date", "")[:16],
-        data.get("training_minutes"),
-        _epochs(folder),
-        pooled,
-        _mapping(folder / runs.EXPERIMENT),
+        minutes,
+        epochs or 0,
+        {split: measures for split, measures in pooled.items() if measures},
+        experiment,
+        tuple(dict.fromkeys(damage)),
     )
 
 
@@ -134,7 +157,7 @@ def different_surroundings(listed: Sequence[Listed]) -> dict[str, list[Any]]:
     every = []
     for one in listed:
         known = reproduction.facts(one.folder)
-        shards = reproduction.digest(_mapping(one.folder / runs.DATA))
+        shards = reproduction.digest(_mapping(one.folder / runs.DATA) or {})
         every.append({name: known[name] for name in names if name in known} | {"shards (SHA-256)": shards})
     return _different(every)
 
@@ -163,12 +186,12 @@ def size_of(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _state(folder: Path, *, whole: bool) -> str:
+def _state(folder: Path, *, damaged: bool) -> str:
     if (folder / runs.PRUNED).is_file():
-        return PRUNED.format(_mapping(folder / runs.PRUNED).get("epoch", "?"))
-    if (folder / runs.BACKUP).is_dir() and not runs.is_finished(folder):
-        return UNFINISHED
-    return FINISHED if whole else DAMAGED
+        return PRUNED.format((_mapping(folder / runs.PRUNED) or {}).get("epoch", "?"))
+    if damaged:
+        return DAMAGED
+    return UNFINISHED if (folder / runs.BACKUP).is_dir() and not runs.is_finished(folder) else FINISHED
 
 
 def _different(every: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -188,18 +211,31 @@ def _flat(content: Any, above: str = "") -> dict[str, Any]:
     return {key: value for name, one in pairs for key, value in _flat(one, f"{above}.{name}".lstrip(".")).items()}
 
 
-def _mapping(path: Path) -> dict:
-    """Content of a JSON or YAML file; {} where it is missing or damaged."""
+def _mapping(path: Path) -> dict | None:
+    """Content of a JSON or YAML file; {} where it is missing, None where it is damaged."""
+    if not path.is_file():
+        return {}
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml_text.load(text)
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
-def _epochs(folder: Path) -> int:
+def _is_number(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
+def _epochs(folder: Path) -> int | None:
+    """How many epochs its history has, 0 without one; None where it is damaged."""
     history = next(
         (path for path in (folder / runs.HISTORY, folder / runs.BACKUP / runs.HISTORY) if path.is_file()), None
     )
-    return 0 if history is None else max(len(history.read_text(encoding="utf-8").splitlines()) - 1, 0)
+    try:
+        return 0 if history is None else max(len(history.read_text(encoding="utf-8").splitlines()) - 1, 0)
+    except (OSError, ValueError):
+        return None

@@ -254,7 +254,7 @@ def read_json(folder: Path, name: str, *, remedy: str = "Train again.") -> Any:
     """Read one of the run's JSON files. Raises InputError if it is damaged; `remedy` says what to do then."""
     try:
         return json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{folder / name} is damaged ({error}). {remedy}") from error
 
 

@@ -23,8 +23,8 @@ def runs(folders, sort, compare, reproduce, remove, yes):
     """List the runs in or below each FOLDER, runs if none is named, with their state and scores.
 
     finished: trained and scored. unfinished: interrupted, or training goes on; cellseg-train --resume RUN goes on with
-    it. pruned: a trial that its search has stopped. damaged: files are missing. Runs of a search have validation scores
-    alone, which are marked (v).
+    it. pruned: a trial that its search has stopped. damaged: files that it names are missing or broken. Runs of a
+    search have validation scores alone, which are marked (v).
     """
     chosen = [name for name, given in (("compare", compare), ("reproduce", reproduce), ("remove", remove)) if given]
     if len(chosen) > 1:
@@ -82,12 +82,16 @@ def _listed(found, sort) -> str:
     lines = [["run", "date", "minutes", "epochs", "state", *measures]]
     for one in found:
         minutes = "-" if one.minutes is None else f"{one.minutes:.1f}"
-        line = [str(one.folder), one.date or "-", minutes, str(one.epochs), one.state]
+        line = [str(one.folder), one.date or "-", minutes, str(one.epochs), one.state + _damage(one)]
         split = next((split for split in SPLITS if one.scores.get(split)), "test")
         mark = " (v)" if split == "validation" else ""
         values = [one.score(measure, split) for measure in measures]
         lines.append([*line, *("-" if value is None else f"{value:.4f}{mark}" for value in values)])
     return _table(lines)
+
+
+def _damage(one) -> str:
+    return f" ({', '.join(one.damage)})" if one.damage else ""
 
 
 def _compared(found) -> str:

@@ -99,6 +99,7 @@ def test_a_run_that_lacks_files_is_damaged(several):
     (several / "old" / runs.MODEL).unlink()
     (several / "new" / runs.SCORES).write_text("{")
     assert [run_list.look_at(several / name).state for name in ("old", "new")] == ["damaged", "damaged"]
+    assert [run_list.look_at(several / name).damage for name in ("old", "new")] == [("model.keras",), ("scores.json",)]
 
 
 def test_two_runs_are_compared_key_by_key_and_score_by_score(several, capsys):
@@ -212,3 +213,46 @@ def test_a_damaged_run_is_refused(tmp_path):
     (run / runs.DATA).write_text("[]")
     with pytest.raises(InputError, match=r"data\.json is damaged: an object was expected"):
         reproduction.recipe(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (runs.SCORES, b'{"test": {"measures": [1]}}'),
+        (runs.SCORES, b'{"test": {"measures": null}}'),
+        (runs.SCORES, b'{"test": {"measures": {"dice": "x"}}}'),
+        (runs.SCORES, b'{"test": {"measures": {"dice": 1' + b"0" * 400 + b"}}}"),
+        (runs.SCORES, b'{"test": {"measures": {"dice": NaN}}}'),
+        (runs.SCORES, b"[" * 100_000),
+        (runs.DATA, b'{"training_minutes": "x"}'),
+        (runs.DATA, b'{"checksums": [1], "training_minutes": 1}'),
+        (runs.DATA, b"[]"),
+        (runs.HISTORY, b"\xff\xfe"),
+        (runs.EXPERIMENT, b"a: ["),
+        (runs.EXPERIMENT, b"\xff\xfe"),
+    ],
+)
+def test_a_run_with_a_broken_file_is_listed_among_the_others(several, capsys, name, content):
+    (several / "new" / name).write_bytes(content)
+    assert run_list.look_at(several / "new").state == "damaged"
+    for options in ([], ["--sort", "dice"]):
+        lines = {line.split("  ")[0]: line for line in listed(capsys, several, *options)[1:]}
+        assert f"damaged ({name})" in lines[str(several / "new")]
+        assert "finished" in lines[str(several / "old")] and len(lines) == 4
+    text = "\n".join(listed(capsys, several / "old", several / "new", "--compare"))
+    assert "damaged" in text
+    assert listed(capsys, several / "new", "--remove", "--yes") == ["1 removed"]
+
+
+def test_a_broken_note_of_a_search_is_no_fault(several, capsys):
+    (several / "new" / runs.PRUNED).write_bytes(b"\xff")
+    assert run_list.look_at(several / "new").state == "pruned at epoch ?"
+
+
+@pytest.mark.parametrize("content", ['{"checksums": [1]}', '{"shards": 1}', '{"checksums": {"a": 1}}', "[" * 100_000])
+def test_data_that_cannot_be_made_again_is_refused(tmp_path, content):
+    run = write(tmp_path / "run")
+    (run / runs.DATA).write_text(content)
+    for told in (reproduction.recipe, reproduction.changed):
+        with pytest.raises(InputError, match=r"data\.json is damaged"):
+            told(run)
