@@ -5,11 +5,13 @@ scores in `cellseg.score_tables`, the page in `templates/report.html.j2`.
 """
 
 import base64
+import contextlib
 import datetime
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 import yaml
 
@@ -21,6 +23,8 @@ from pipelines.errors import InputError
 from pipelines.files import whole_file
 
 NAME = "report.html"
+# What is raised where a file holds something else than its writer writes.
+ODD = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
 SPLITS = ("train", "validation", "test")
 PICTURES = {
     "test": "Held-out images",
@@ -54,7 +58,16 @@ def write_report(run: Path | str) -> Path:
         )
     templates = templating.environment()
     templates.filters |= {"number": number, "percent": percent, "duration": duration}
-    page = templates.get_template("report.html.j2").render(_content(run))
+    try:
+        page = templates.get_template("report.html.j2").render(_content(run))
+    except InputError:
+        raise
+    except (
+        jinja2.UndefinedError,
+        *ODD,
+    ) as error:  # of what is nested so deep in a file that the page alone looks at it
+        names = ", ".join((runs.SCORES, runs.ERRORS, runs.THRESHOLD, runs.TRANSFER))
+        raise InputError(f"{run}: one of {names} lacks what the report shows ({error}). Train again.") from error
     with whole_file(run / NAME) as path:
         path.write_text(page, encoding="utf-8")
     return run / NAME
@@ -70,13 +83,26 @@ def _date(environment: str, newest: Path) -> str:
 
 def _content(run: Path) -> dict[str, Any]:
     """Everything that the template shows."""
-    text = (run / runs.EXPERIMENT).read_text(encoding="utf-8")
+    text = _text(run / runs.EXPERIMENT)
     scores, data = _json(run, runs.SCORES, {}), _json(run, runs.DATA, {})
     threshold = _json(run, runs.THRESHOLD, {})
     environment = _text(run / runs.ENVIRONMENT)
     newest = max((run / name for name in (runs.EXPERIMENT, runs.SCORES) if (run / name).is_file()), key=_modified)
-    per_image = (scores.get("test") or {}).get("per_image") or []
+    with _of(run / runs.SCORES):
+        test = scores.get("test") or {}
+        per_image = test.get("per_image") or []
+        scored = {
+            "summary": summary(scores),
+            "scores": scores_table(scores),
+            "parts": parts_table(scores),
+            "classification": test.get("classification"),
+            "images": images_table(per_image),
+            "images_image": _embedded(figures.per_image_scores(per_image)) if len(per_image) > 1 else None,
+        }
+    with _of(run / runs.DATA):
+        advice, data_rows = [str(line) for line in data.get("advice") or []], _data_rows(data)
     return {
+        **scored,
         "name": _experiment_name(text, run),
         "folder": run.name,
         "date": _date(environment, newest),
@@ -85,10 +111,6 @@ def _content(run: Path) -> dict[str, Any]:
         "experiment": text,
         "environment": environment,
         "warnings": _json(run, runs.WARNINGS, []),
-        "summary": summary(scores),
-        "scores": scores_table(scores),
-        "parts": parts_table(scores),
-        "classification": (scores.get("test") or {}).get("classification"),
         "transfer": _json(run, runs.TRANSFER, {}),
         "errors": _errors(run),
         "threshold": threshold,
@@ -98,11 +120,20 @@ def _content(run: Path) -> dict[str, Any]:
         "training_image": _training_image(run),
         "training_minutes": data.get("training_minutes"),
         "pictures": _pictures(run),
-        "images": images_table(per_image),
-        "images_image": _embedded(figures.per_image_scores(per_image)) if len(per_image) > 1 else None,
-        "advice": data.get("advice") or [],
-        "data_rows": _data_rows(data),
+        "advice": advice,
+        "data_rows": data_rows,
     }
+
+
+@contextlib.contextmanager
+def _of(path: Path, remedy: str = "Train again.") -> Iterator[None]:
+    """Name the file whose content is no such as it should be."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ODD as error:
+        raise InputError(f"{path} is damaged ({error!r:.200} in it). {remedy}") from error
 
 
 def _experiment_name(text: str, run: Path) -> str:
@@ -129,13 +160,11 @@ def _errors(run: Path) -> dict[str, Any]:
     errors = _json(run, runs.ERRORS, {})
     if not errors.get("cells"):
         return errors
-    try:
+    with _of(run / runs.ERRORS):
         drawn = {
             "recall_image": _embedded(figures.recall_by_fact(errors)),
             "merges_image": _embedded(figures.merges_and_membranes(errors)),
         }
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{run / runs.ERRORS} is damaged ({error!r} in it). Train again.") from error
     return errors | drawn
 
 
@@ -166,37 +195,31 @@ def _training_image(run: Path) -> str | None:
     path = run / runs.HISTORY
     if not path.is_file():
         return None
-    try:
-        history = pd.read_csv(path)
-    except ValueError as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"{path} is damaged ({error}). Train again.") from error
-    return _embedded(figures.training_curves(history))
+    with _of(path):  # pandas' own errors are ValueErrors
+        return _embedded(figures.training_curves(pd.read_csv(path)))
 
 
 def _threshold_image(run: Path, threshold: Mapping, *, cells: bool) -> str | None:
     if not threshold.get("curve") or threshold.get("threshold") is None:
         return None
     measure, tuned = str(threshold.get("measure", "")), threshold.get("search")
-    try:
+    with _of(run / runs.THRESHOLD, _tuned_anew(run)):
         chosen = threshold["threshold"]
-        png = figures.threshold_curve(threshold["curve"], chosen, tuned=tuned, measure=measure, cells=cells)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged_threshold(run, error) from error
-    return _embedded(png)
+        return _embedded(figures.threshold_curve(threshold["curve"], chosen, tuned=tuned, measure=measure, cells=cells))
 
 
 def _tuning(run: Path, threshold: Mapping) -> dict[str, Any]:
     """What was tuned: how the measure is best, the chosen options, and the best combinations as a table's rows."""
     search = threshold.get("search") or {}
-    measure = IMAGE_METRICS.get(threshold.get("measure", ""))
-    try:
+    with _of(run / runs.THRESHOLD, _tuned_anew(run)):
+        measure = IMAGE_METRICS.get(threshold.get("measure", ""))
         best = search.get("best", [])
         options = list(best[0]["instances"]) if best else []
         cells = [[str(one["instances"][name]) for name in options] for one in best]
         rows = [[*row, f"{one['threshold']:.3g}", one["value"]] for row, one in zip(cells, best, strict=True)]
         thresholds = len(search.get("threshold", []))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _damaged_threshold(run, error) from error
+        if isinstance(threshold.get("threshold"), int | float):
+            float(threshold["threshold"])  # the page shows it, unless it has hundreds of digits
     return {
         "extreme": "lowest" if measure is not None and not measure.higher_is_better else "highest",
         "options": options,
@@ -207,24 +230,23 @@ def _tuning(run: Path, threshold: Mapping) -> dict[str, Any]:
     }
 
 
-def _damaged_threshold(run: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{run / runs.THRESHOLD} is damaged ({error!r} in it). Choose it anew: cellseg-evaluate {run} --tune dice."
-    )
+def _tuned_anew(run: Path) -> str:
+    return f"Choose it anew: cellseg-evaluate {run} --tune dice."
 
 
 def _pictures(run: Path) -> list[dict[str, Any]]:
     """The run's pictures by section, in the order of PICTURES; a picture whose file is gone has no source."""
     listed = _json(run, runs.PICTURES, [])
     sections = []
-    for section, title in PICTURES.items():
-        pictures = [
-            {"caption": picture.get("caption", ""), "file": picture["file"], "source": _picture(run, picture["file"])}
-            for picture in listed
-            if picture.get("section", "test") == section
-        ]
-        if pictures:
-            sections.append({"title": title, "pictures": pictures})
+    with _of(run / runs.PICTURES):
+        for section, title in PICTURES.items():
+            pictures = [
+                {"caption": one.get("caption", ""), "file": one["file"], "source": _picture(run, one["file"])}
+                for one in listed
+                if one.get("section", "test") == section
+            ]
+            if pictures:
+                sections.append({"title": title, "pictures": pictures})
     return sections
 
 
@@ -252,7 +274,8 @@ def _json(run: Path, name: str, empty: dict | list) -> Any:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    with _of(path):
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _modified(path: Path) -> float:

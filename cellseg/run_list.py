@@ -4,7 +4,6 @@ Runs are ranked against each other, and against published methods, in `cellseg.c
 """
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from cellseg import environment, reproduction, runs, yaml_text
+from cellseg.score_tables import is_number
 from pipelines.errors import InputError
 
 FINISHED, UNFINISHED, DAMAGED, PRUNED = "finished", "unfinished", "damaged", "pruned at epoch {}"
@@ -101,12 +101,12 @@ def look_at(folder: Path) -> Listed:
     pooled = {}
     for split in SPLITS:
         measures = scores[split].get("measures", {}) if isinstance(scores.get(split), dict) else {}
-        if isinstance(measures, dict) and all(one is None or _is_number(one) for one in measures.values()):
+        if isinstance(measures, dict) and all(one is None or is_number(one) for one in measures.values()):
             pooled[split] = measures
         else:
             damage.append(runs.SCORES)
     minutes, epochs = data.get("training_minutes"), _epochs(folder)
-    if not (minutes is None or _is_number(minutes)) or not isinstance(data.get("checksums", {}), dict):
+    if not (minutes is None or is_number(minutes)) or not isinstance(data.get("checksums", {}), dict):
         damage.append(runs.DATA)
         minutes = None
     if epochs is None:
@@ -221,13 +221,6 @@ def _mapping(path: Path) -> dict | None:
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _is_number(value: object) -> bool:
-    try:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number of hundreds of digits
-        return False
 
 
 def _epochs(folder: Path) -> int | None:

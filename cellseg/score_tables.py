@@ -5,7 +5,7 @@ The page is written by `cellseg.report`; tables as CSV by `cellseg.score_files`.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from cellseg.evaluation import BASELINES
 from cellseg.metrics import IMAGE_METRICS
@@ -96,9 +96,17 @@ def _better(measure: str) -> str:
     return "" if known is None else "higher" if known.higher_is_better else "lower"
 
 
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a JSON file is a number that can be shown: no bool, NaN or whole number without end."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def number(value: object) -> str:
     """A number for readers: 3 or 4 significant digits, counts whole, and a dash for None and NaN."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         return UNDEFINED
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
@@ -114,6 +122,6 @@ def duration(minutes: float) -> str:
 
 def percent(value: object) -> str:
     """A fraction as percent with 3 significant digits, and a dash where there is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         return UNDEFINED
     return f"{100 * value:.3g} %"

@@ -424,19 +424,56 @@ def test_not_a_run(tmp_path):
         ("threshold.json", '{"threshold": 0.5, "search": {"best": [{"threshold": 0.5}]}}'),
         ("errors.json", '{"cells": 3}'),
         ("errors.json", '{"cells": 3, "by_fact": 1}'),
+        ("scores.json", '{"test": {"measures": [1]}}'),
+        ("scores.json", '{"test": [1]}'),
+        ("scores.json", '{"test": {"per_image": [1]}}'),
+        ("scores.json", '{"test": {"per_image": [{"dice": "x", "name": "a"}, {"dice": 1}]}}'),
+        ("scores.json", '{"test": {"parts": {"a": 1}}}'),
+        ("scores.json", '{"test": {"probability": 1, "measures": {"dice": 1}}}'),
+        ("scores.json", '{"baseline": [1]}'),
+        ("scores.json", "[" * 100_000),
+        ("data.json", '{"statistics": [1]}'),
+        ("data.json", '{"statistics": {"train": {"object_diameter": 3}}}'),
+        ("data.json", '{"splits": 3}'),
+        ("data.json", '{"advice": 3}'),
+        ("environment.txt", b"\xff\xfe"),
+        ("experiment.yaml", b"\xff\xfe"),
+        ("history.csv", b"\xff\xfe"),
+        ("threshold.json", '{"measure": ["x"]}'),
+        ("threshold.json", '{"threshold": 0.5, "measure": "dice", "search": {"combinations": "x", "best": 3}}'),
+        ("threshold.json", '{"threshold": 1' + "0" * 400 + "}"),
+        ("pictures.json", "[1]"),
+        ("pictures.json", '[{"file": 1}]'),
+        ("errors.json", '{"cells": 3, "interval": 1}'),
     ],
 )
 def test_damaged_file_is_named(tmp_path, name, content):
     run = make_run(tmp_path / "run")
-    (run / name).write_text(content)
+    (run / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=f"{re.escape(name)} is damaged"):
         write_report(run)
     assert not (run / "report.html").exists()
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("transfer.json", '{"from": "a"}'),
+        ("scores.json", '{"test": {"classification": {"classes": 1}}}'),
+        ("threshold.json", '{"threshold": 0.5, "split": "validation", "tuned_again": {}}'),
+    ],
+)
+def test_what_the_page_cannot_show_is_refused(tmp_path, name, content):
+    run = make_run(tmp_path / "run")
+    (run / name).write_text(content)
+    with pytest.raises(InputError, match=r"run: one of .*transfer\.json.* lacks what the report shows \(.*Train again"):
+        write_report(run)
+
+
+@pytest.mark.parametrize(
     ("value", "text"),
     [
+        (10**400, "–"),
         (0.912345, "0.9123"),
         (1.0, "1.0000"),
         (0, "0"),
