@@ -22,7 +22,7 @@ from cellseg.magnification import AS_IT_IS, Magnification, in_own_pixels
 from cellseg.named import check_options
 from cellseg.networks import target_name
 from cellseg.predictors import Detector, ImageWarning, LowContrastWarning, Predictor, PredictorMean, Probable
-from cellseg.runs import Run, members_of
+from cellseg.runs import DATA, MODEL, Run, members_of
 from pipelines.contrast import to_channels
 from pipelines.errors import InputError
 from pipelines.sample import Sample
@@ -75,8 +75,10 @@ class LoadedRun:
         geometry = tiling(experiment, shapes=[tuple(shape) for shape in data["shapes"]])
         views = {} if experiment.detects else {"symmetries": experiment.inference.symmetries}
         look = Detector if experiment.detects else Predictor
+        network = network_of(run, tile=geometry.tile)
+        _check_classes(run, network)
         self.predictor: Probable = look(
-            network_of(run, tile=geometry.tile),
+            network,
             tiling=geometry,
             channels=data["channels"],
             contrast=experiment.data.contrast,
@@ -204,6 +206,19 @@ def load_run(folder: Path | str | Sequence[Path | str], magnification: Magnifica
         raise InputError("an ensemble needs at least one run folder, got an empty list.")
     members = [LoadedRun(Run.read(one), magnification) for each in folders for one in members_of(each)]
     return members[0] if len(members) == 1 else EnsembleRun(members)
+
+
+def _check_classes(run: Run, network: Any) -> None:
+    """Raise InputError unless a network answers with the background and each class that its run names."""
+    named = len(run.data.get("classes", ()))
+    if not named or run.experiment.detects:
+        return
+    told = int(list(network.outputs[0].shape)[-1]) - 1
+    if told != named:
+        raise InputError(
+            f"{run.folder / DATA} names {named} classes, but the network of {run.folder / MODEL} tells {told} apart. "
+            "Copy the run again from where it came, or train again."
+        )
 
 
 def _check_alike(first: Run, other: Run) -> None:

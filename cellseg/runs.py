@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ OVER = ".backup.over"  # the name of backup/ while it is removed
 PRUNED = "pruned.json"  # a trial that its search has stopped: {"epoch": the last one}
 FOLDS = "folds.json"  # of a folder of runs that answer together, see cellseg.folds
 SHOWN = 500  # letters of what Keras says of a damaged model
+LONGEST_SIDE = 2**20  # pixels of an image that a run was trained on
 NOTHING: Mapping[str, str] = {}
 
 
@@ -76,12 +77,13 @@ class Run:
             state = "its training has not finished" if (folder / BACKUP).is_dir() else "it is no run folder"
             raise InputError(f"{folder} lacks {', '.join(missing)}: {state}. Train with cellseg-train first.")
         experiment = experiments.read(folder / EXPERIMENT)
+        data = _read_data(folder)
         if not tuned:
-            return cls(folder, experiment, read_json(folder, DATA), {"threshold": 0.5})
+            return cls(folder, experiment, data, {"threshold": 0.5})
         threshold = _read_threshold(folder, experiment)
         section = {**experiment.instances, **threshold.get("instances", {})}
         experiment = experiment.model_copy(update={"instances": section})
-        return cls(folder, experiment, read_json(folder, DATA), threshold)
+        return cls(folder, experiment, data, threshold)
 
 
 def is_finished(folder: Path) -> bool:
@@ -250,6 +252,45 @@ def _read_threshold(folder: Path, experiment: experiments.Experiment) -> dict:
     return content
 
 
+def _read_data(folder: Path) -> dict:
+    """Content of `data.json`; what predicting and tuning need of it is checked."""
+    remedy = "Copy the run again from where it came, or train again."
+    content = read_json(folder, DATA, remedy=remedy)
+    damaged = f"{folder / DATA} is damaged:"
+    if not isinstance(content, dict):
+        raise InputError(f"{damaged} it holds {content!r:.40}, and an object was expected. {remedy}")
+    for name, (is_right, expected) in DATA_KEYS.items():
+        if name not in content and name in OPTIONAL:
+            continue
+        if name not in content:
+            raise InputError(f"{damaged} it has no key '{name}', and {expected} expected. {remedy}")
+        if not is_right(content[name]):
+            verb = "is" if name == "minimum_range" else "are"
+            raise InputError(f"{damaged} its {name} {verb} {content[name]!r:.40}, and {expected} expected. {remedy}")
+    return content
+
+
+def _is_whole(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
+
+
+def _are_shapes(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(shape, list) and len(shape) == 2 for shape in value)
+        and all(_is_whole(side, LONGEST_SIDE) for shape in value for side in shape)
+    )
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, dict) and all(type(one) in (int, float) for one in value.values())
+
+
+def _are_objects(value: object) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(one, dict | None) for one in value.values()))
+
+
 def read_json(folder: Path, name: str, *, remedy: str = "Train again.") -> Any:
     """Read one of the run's JSON files. Raises InputError if it is damaged; `remedy` says what to do then."""
     try:
@@ -273,3 +314,18 @@ def write_bytes(folder: Path, name: str, content: bytes) -> None:
 def write_json(folder: Path, name: str, content: dict | list) -> None:
     """Write one of the run's JSON files whole. NaN must already be None."""
     write_text(folder, name, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+# What stands in data.json: how it is checked, and what was expected.
+DATA_KEYS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "shapes": (_are_shapes, "[[height, width], ...] was"),
+    "channels": (lambda value: _is_whole(value, LONGEST_SIDE), "a whole number above 0 was"),
+    "minimum_range": (_are_numbers, "numbers by name of a dtype were"),
+    "classes": (
+        lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+        "a list of names was",
+    ),
+    "shards": (lambda value: isinstance(value, str), "the name of a folder was"),
+    "statistics": (_are_objects, "objects by name of a split were"),
+}
+OPTIONAL = ("classes", "statistics")  # older runs have none

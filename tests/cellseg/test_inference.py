@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -435,3 +437,45 @@ def test_a_predictor_blends_and_resizes_as_its_geometry_says():
     ratio = np.exp(-0.5 * ((25 - 15.5) ** 2 - (7 - 15.5) ** 2) / 4**2)  # sigma = 32 / 8
     np.testing.assert_allclose(gaussian[25, 20], ratio / (1 + ratio), atol=1e-6)
     assert resize[20, 20] == 0 and resize[30, 20] == 1  # one tile: half of the image's height is 25
+
+
+GOOD = {"channels": 1, "shapes": [[64, 64]], "minimum_range": {"uint8": 7.25}, "shards": "nowhere", "classes": []}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"it holds \[\], and an object was expected"),
+        (None, "it holds None, and an object was expected"),
+        ({"channels": 1}, "it has no key 'shapes'"),
+        (GOOD | {"shapes": []}, r"its shapes are \[\], and \[\[height, width\], ...\] was expected"),
+        (GOOD | {"shapes": [[64]]}, r"its shapes are \[\[64\]\]"),
+        (GOOD | {"shapes": [[64, "x"]]}, "its shapes are"),
+        (GOOD | {"shapes": [[64, 10**9]]}, "its shapes are"),
+        (GOOD | {"channels": "1"}, "its channels are '1', and a whole number above 0 was expected"),
+        (GOOD | {"channels": 0}, "its channels are 0"),
+        (GOOD | {"minimum_range": [7]}, r"its minimum_range is \[7\], and numbers by name of a dtype were expected"),
+        (GOOD | {"minimum_range": {"uint8": None}}, "its minimum_range is {'uint8': None}"),
+        (GOOD | {"classes": "round"}, "its classes are 'round', and a list of names was expected"),
+        (GOOD | {"classes": [1]}, r"its classes are \[1\]"),
+        (GOOD | {"shards": 3}, "its shards are 3, and the name of a folder was expected"),
+        (GOOD | {"statistics": [1]}, r"its statistics are \[1\], and objects by name of a split were expected"),
+        (GOOD | {"statistics": {"train": 1}}, "its statistics are {'train': 1}"),
+    ],
+)
+def test_data_that_a_run_cannot_predict_by_is_refused(tmp_path, content, message):
+    path = bright_pixels_run(tmp_path)
+    runs.write_text(path, runs.DATA, json.dumps(content))
+    for tuned in (True, False):
+        with pytest.raises(InputError, match=rf"run/data\.json is damaged: {message}.*Copy the run again"):
+            runs.Run.read(path, tuned=tuned)
+    runs.write_json(path, runs.DATA, GOOD)
+    assert runs.Run.read(path).data == GOOD
+
+
+def test_classes_that_do_not_fit_the_network_are_refused(tmp_path):
+    path = bright_pixels_run(tmp_path)
+    runs.write_json(path, runs.DATA, GOOD | {"classes": ["round", "long"]})
+    message = r"run/data\.json names 2 classes, but the network of .*model\.keras tells 0 apart.*Copy the run again"
+    with pytest.raises(InputError, match=message):
+        cellseg.load_run(path)
