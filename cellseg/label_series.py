@@ -113,10 +113,8 @@ def find_series(
     elif suffix in OUTLINE_SUFFIXES:
         outlined = read_outlines(path)
         if outlined.unclear and len(outlined.pages) > 1:
-            raise InputError(
-                f"{path} holds outlines in frames and in sections, such as '{outlined.unclear}'; volumes are not "
-                "tracked. Keep those of one section, and give a file a frame or a stack of frames alone."
-            )
+            what = f"{path} holds outlines in frames and in sections, such as '{outlined.unclear}'"
+            raise InputError(f"{what}; volumes are not tracked. Keep those of one section.")
         last = max(outlined.pages, default=0)
         if last >= MOST_PAGES:
             raise InputError(
