@@ -18,8 +18,7 @@ from pipelines.alignment import IMAGES, shift_of
 from pipelines.dataset import ShardReader
 from pipelines.errors import InputError
 
-FEWEST_IMAGES, FEWEST_CELLS = 2, 5  # of the validation split
-FEWEST_TESTED_IMAGES, FEWEST_TESTED_CELLS = 3, 20
+FEWEST_IMAGES, FEWEST_CELLS = 2, 5  # of the validation split, and of the test split
 LARGEST_ERROR = 0.05  # of the validation Dice
 FREE_BYTES = 100 * 2**20  # beside what a checkpoint and the best weights take
 
@@ -291,17 +290,17 @@ def check_validation(statistics: dict, warnings: Warnings) -> None:
 
 
 def check_test(statistics: dict, warnings: Warnings) -> None:
-    """Say if the scores of a test split will hardly say anything: fewer than 3 images or 20 cells.
+    """Say if the scores of a test split will hardly say anything: fewer than 2 images or 5 cells.
 
     Args:
         statistics: Of the test split, from the manifest.
         warnings: Where to say it.
     """
     images, cells = statistics["images"], statistics["objects"]
-    if images < FEWEST_TESTED_IMAGES or cells < FEWEST_TESTED_CELLS:
+    if images < FEWEST_IMAGES or cells < FEWEST_CELLS:
         warnings.say(
             f"The test split has {images} image{'s' * (images != 1)} with {cells} cell{'s' * (cells != 1)}; at least "
-            f"{FEWEST_TESTED_IMAGES} images and {FEWEST_TESTED_CELLS} cells were expected: other images may score "
+            f"{FEWEST_IMAGES} images and {FEWEST_CELLS} cells were expected: other images may score "
             "otherwise. cellseg-train --folds 5 tests every image once; or give the split more (split.test)."
         )
 

@@ -222,7 +222,7 @@ def test_a_validation_split_too_small_to_steer_by_is_said(images, cells, said):
 
 
 @pytest.mark.parametrize(
-    ("images", "cells", "said"), [(1, 40, "1 image with 40 cells"), (3, 19, "3 images with 19 cells;"), (3, 20, "")]
+    ("images", "cells", "said"), [(1, 40, "1 image with 40 cells"), (3, 4, "3 images with 4 cells;"), (2, 5, "")]
 )
 def test_a_test_split_too_small_to_say_anything_is_said(images, cells, said):
     warnings = Warnings()
