@@ -18,7 +18,13 @@ from pipelines.alignment import IMAGES, shift_of
 from pipelines.dataset import ShardReader
 from pipelines.errors import InputError
 
-FEWEST_IMAGES, FEWEST_CELLS = 2, 5  # of the validation split, and of the test split
+FEWEST_IMAGES, FEWEST_CELLS = 2, 5  # of a split that is held out
+TOO_SMALL = {
+    "validation": "the best epoch, the learning rate and the threshold are chosen by them. Give the split more "
+    "(split.validation), or train several folds.",
+    "test": "other images may score otherwise. cellseg-train --folds 5 tests every image once; or give the split more "
+    "(split.test).",
+}
 LARGEST_ERROR = 0.05  # of the validation Dice
 FREE_BYTES = 100 * 2**20  # beside what a checkpoint and the best weights take
 
@@ -273,35 +279,19 @@ def check_disk(folder: Path, network: keras.Model) -> None:
         )
 
 
-def check_validation(statistics: dict, warnings: Warnings) -> None:
-    """Say if a validation split cannot steer anything: fewer than 2 images or 5 cells.
+def check_held_out(split: str, statistics: dict, warnings: Warnings) -> None:
+    """Say if a split that is held out is too small for its purpose: fewer than 2 images or 5 cells.
 
     Args:
-        statistics: Of the validation split, from the manifest.
+        split: "validation" or "test".
+        statistics: Of the split, from the manifest.
         warnings: Where to say it.
     """
     images, cells = statistics["images"], statistics["objects"]
     if images < FEWEST_IMAGES or cells < FEWEST_CELLS:
         warnings.say(
-            f"The validation split has {images} image{'s' * (images != 1)} with {cells} cell{'s' * (cells != 1)}; at "
-            f"least {FEWEST_IMAGES} images and {FEWEST_CELLS} cells were expected: the best epoch, the learning rate "
-            "and the threshold are chosen by them. Give the split more (split.validation), or train several folds."
-        )
-
-
-def check_test(statistics: dict, warnings: Warnings) -> None:
-    """Say if the scores of a test split will hardly say anything: fewer than 2 images or 5 cells.
-
-    Args:
-        statistics: Of the test split, from the manifest.
-        warnings: Where to say it.
-    """
-    images, cells = statistics["images"], statistics["objects"]
-    if images < FEWEST_IMAGES or cells < FEWEST_CELLS:
-        warnings.say(
-            f"The test split has {images} image{'s' * (images != 1)} with {cells} cell{'s' * (cells != 1)}; at least "
-            f"{FEWEST_IMAGES} images and {FEWEST_CELLS} cells were expected: other images may score "
-            "otherwise. cellseg-train --folds 5 tests every image once; or give the split more (split.test)."
+            f"The {split} split has {images} image{'s' * (images != 1)} with {cells} cell{'s' * (cells != 1)}; at "
+            f"least {FEWEST_IMAGES} images and {FEWEST_CELLS} cells were expected: {TOO_SMALL[split]}"
         )
 
 

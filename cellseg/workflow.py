@@ -201,9 +201,9 @@ def _warn(experiment: Experiment, reader: ShardReader, warnings: "Warnings") -> 
 
     for message in folding_warnings(experiment.augment, (experiment.train.patch, experiment.train.patch)):
         warnings.say(message)
-    guards.check_validation(reader.manifest.statistics["validation"], warnings)
+    guards.check_held_out("validation", reader.manifest.statistics["validation"], warnings)
     if experiment.split.fold is None:  # the test images of all folds are scored together
-        guards.check_test(reader.manifest.statistics["test"], warnings)
+        guards.check_held_out("test", reader.manifest.statistics["test"], warnings)
     guards.check_alignment(reader, warnings)
 
 

@@ -11,8 +11,7 @@ from cellseg.guards import (
     SmallValidation,
     TimeBudget,
     check_disk,
-    check_test,
-    check_validation,
+    check_held_out,
     jackknife_error,
 )
 from cellseg.thresholds import ThresholdCurve
@@ -212,22 +211,15 @@ def test_alike_validation_images_are_enough():
     assert not warnings.messages
 
 
+@pytest.mark.parametrize(("split", "advice"), [("validation", "are chosen by them"), ("test", "--folds 5 tests")])
 @pytest.mark.parametrize(
     ("images", "cells", "said"), [(1, 40, "1 image with 40 cells"), (3, 1, "3 images with 1 cell;"), (2, 5, "")]
 )
-def test_a_validation_split_too_small_to_steer_by_is_said(images, cells, said):
+def test_a_split_too_small_for_its_purpose_is_said(split, advice, images, cells, said):
     warnings = Warnings()
-    check_validation({"images": images, "objects": cells}, warnings)
-    assert said in warnings.messages[0] if said else not warnings.messages
-
-
-@pytest.mark.parametrize(
-    ("images", "cells", "said"), [(1, 40, "1 image with 40 cells"), (3, 4, "3 images with 4 cells;"), (2, 5, "")]
-)
-def test_a_test_split_too_small_to_say_anything_is_said(images, cells, said):
-    warnings = Warnings()
-    check_test({"images": images, "objects": cells}, warnings)
-    assert said in warnings.messages[0] if said else not warnings.messages
+    check_held_out(split, {"images": images, "objects": cells}, warnings)
+    assert len(warnings.messages) == bool(said)
+    assert all(f"The {split} split has {said}" in one and advice in one for one in warnings.messages)
 
 
 def full_disk(monkeypatch, free):
