@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--protocol", choices=["ours", "report"], default="ours", help="report: protocol in tables.yaml"
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="for cellseg-train; they are stored, too")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # parse_args finds no overrides behind an option
     try:
         report = options.protocol == "report"
         overrides = [*options.overrides, *(protocol_of(options.name) if report else ())]

@@ -212,6 +212,8 @@ def test_the_command(finished, tmp_path, monkeypatch, capsys):
     make_results.main(["known", "train.epochs=1"])
     path = make_results.HERE / "known.yaml"
     assert asked == [(path, Path("runs") / "known", ["seed=0", "train.epochs=1"])] and capsys.readouterr().out
+    make_results.main(["known", "--seed", "3", "train.epochs=1"])  # as the Makefile does
+    assert asked[-1][2] == ["seed=3", "train.epochs=1"] and capsys.readouterr().out
     make_results.main(["known", "--run", str(finished)])
     assert capsys.readouterr().out.strip() == str(tmp_path / "known.json") and "a table" in page.read_text()
     with pytest.raises(SystemExit):
